@@ -1,0 +1,453 @@
+//! The configuration as it is needed: typed, checked, with every default filled in.
+//!
+//! `config` makes these from the file, the environment and the command line; everybody else only
+//! reads them. Plain data: durations are `Duration`, sizes are bytes, names are already parsed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use crate::authz::Policy;
+use crate::identity::{Role, RoleTable};
+use crate::route::{PathAllowances, PathCase, PathPattern, RouteRule};
+use crate::secret::Secret;
+
+/// Where public keys are looked for, besides the prefix (RFC 8615 registers the first segment).
+pub const WELL_KNOWN_JWKS: &str = "/.well-known/jwks.json";
+
+/// The least that a token secret may have, in bytes: as many as HMAC-SHA-256's hash (RFC 7518
+/// section 3.2).
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// Claims that `[tokens] claims` cannot set: the gateway writes them itself, or other parties would
+/// give them a meaning of their own (`cnf`: RFC 7800, `act`: RFC 8693).
+pub const RESERVED_CLAIMS: [&str; 17] = [
+    "iss",
+    "aud",
+    "sub",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "sid",
+    "gen",
+    "username",
+    "roles",
+    "amr",
+    "name",
+    "email",
+    "email_verified",
+    "cnf",
+    "act",
+];
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[server]`
+    pub server: ServerSettings,
+    /// `[admin]`
+    pub admin: AdminSettings,
+    /// `[log]`
+    pub log: LogSettings,
+    /// `[store]`
+    pub store: StoreSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[roles]`
+    pub roles: RoleTable,
+    /// `[tokens]`
+    pub tokens: TokenSettings,
+    /// `[identity]`
+    pub identity: IdentitySettings,
+    /// `[[upstream]]`, in the order of the file
+    pub upstreams: Vec<UpstreamSettings>,
+    /// `[[route]]`, in the order of the file
+    pub routes: Vec<RouteSettings>,
+    /// `[[test]]`
+    pub tests: Vec<TestSettings>,
+}
+
+/// Where to listen or to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `HOST:PORT`, the host an address or a name; resolved at start.
+    Tcp(String),
+    /// `unix:PATH`
+    Unix(PathBuf),
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Where clients connect.
+    pub listen: Vec<Endpoint>,
+    /// Worker threads; never 0 here (0 in the file is one per core).
+    pub workers: usize,
+    /// Whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether letters of route literals (and the prefix) match in either case.
+    pub path_case: PathCase,
+    /// What `allow` opened.
+    pub allow: PathAllowances,
+    /// Readiness says no this long before the listeners close.
+    pub drain_delay: Duration,
+    /// Requests in flight get this long.
+    pub drain_timeout: Duration,
+    /// `[server.limits]`
+    pub limits: Limits,
+}
+
+/// `[server.limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A request head's greatest size, in bytes.
+    pub header_bytes: usize,
+    /// From the head's first byte to its last.
+    pub header_timeout: Duration,
+    /// The greatest body of a call to our own endpoints, in bytes.
+    pub auth_body_bytes: usize,
+    /// Client connections at once, all workers together.
+    pub connections: usize,
+    /// A kept-alive connection without a request is closed after this.
+    pub idle_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; a loopback address by default.
+    pub listen: SocketAddr,
+    /// The Unix socket of the command line.
+    pub socket: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A `tracing` level or filter directive.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Whether each request leaves a decision line.
+    pub decisions: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// JSON when standard output is no terminal.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The sled directory.
+    pub path: PathBuf,
+    /// Below this much free space, in bytes, writes are refused.
+    pub min_free: u64,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug)]
+pub struct AuthSettings {
+    /// Where our endpoints live; starts with `/`, does not end with it.
+    pub prefix: PathPattern,
+    /// Whether anybody may register.
+    pub registration: Registration,
+    /// How many accounts one address may make.
+    pub registrations_per_address: Rate,
+    /// Sessions that a user may have; the oldest goes.
+    pub sessions_per_user: usize,
+    /// What a new account is granted.
+    pub default_roles: Vec<Role>,
+    /// What people log in with.
+    pub login_name: LoginName,
+    /// Which usernames there are.
+    pub usernames: UsernameRules,
+    /// Canonical names that nobody can register.
+    pub reserved_usernames: Vec<String>,
+    /// `[auth.password]`
+    pub password: PasswordSettings,
+    /// `[auth.throttle]`
+    pub throttle: ThrottleSettings,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// Anybody.
+    Open,
+    /// Nobody; accounts are made on the command line.
+    Closed,
+}
+
+/// So many in a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In which span.
+    pub per: Duration,
+}
+
+/// What people log in with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginName {
+    /// A username.
+    Username,
+    /// An address; no username is asked for.
+    Email,
+    /// Either of them.
+    Either,
+}
+
+/// Which usernames there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsernameRules {
+    /// Letters, digits, `.`, `_`, `-`; 1–64.
+    Ascii,
+    /// PRECIS `UsernameCaseMapped` (RFC 8265 section 3.3).
+    Unicode,
+}
+
+/// `[auth.password]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PasswordSettings {
+    /// In characters.
+    pub min_length: usize,
+    /// In bytes of UTF-8.
+    pub max_bytes: usize,
+    /// argon2id's memory, in KiB.
+    pub memory_kib: u32,
+    /// argon2id's passes.
+    pub iterations: u32,
+    /// argon2id's lanes.
+    pub parallelism: u32,
+    /// Hashing threads.
+    pub concurrent: usize,
+    /// Hashes that may wait for a thread.
+    pub queue: usize,
+}
+
+/// What holds when nobody says anything: RFC 9106's first choice is too much memory for small
+/// machines, so OWASP's, 19 MiB with 2 passes. `concurrent` is for one machine to say; here it is 1.
+impl Default for PasswordSettings {
+    fn default() -> Self {
+        Self {
+            min_length: 8,
+            max_bytes: 256,
+            memory_kib: 19 * 1024,
+            iterations: 2,
+            parallelism: 1,
+            concurrent: 1,
+            queue: 64,
+        }
+    }
+}
+
+/// `[auth.throttle]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThrottleSettings {
+    /// Failures per account and address before a lockout.
+    pub failures: u32,
+    /// Failures per address within `window`.
+    pub per_address: u32,
+    /// How long a failure counts.
+    pub window: Duration,
+    /// The first lockout; doubles.
+    pub lockout: Duration,
+    /// The longest lockout.
+    pub lockout_max: Duration,
+}
+
+/// `[tokens]`
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// `iss`
+    pub issuer: String,
+    /// `aud`; empty: none is sent and none is asked for. One value is written as a string.
+    pub audience: Vec<String>,
+    /// How access tokens are signed.
+    pub algorithm: SigningAlgorithm,
+    /// An access token's life.
+    pub access_ttl: Duration,
+    /// A refresh token's life; restarts at each rotation.
+    pub refresh_ttl: Duration,
+    /// A session's life.
+    pub session_ttl: Duration,
+    /// A spent refresh token repeats its answer for this long.
+    pub refresh_grace: Duration,
+    /// For `nbf` and `iat` of other clocks; our own `exp` gets none.
+    pub leeway: Duration,
+    /// How a token may be presented.
+    pub accept: Vec<CredentialForm>,
+    /// Extra claims.
+    pub claims: Vec<(String, ClaimSource)>,
+    /// Verified tokens kept in memory, in bytes, all workers together.
+    pub cache_bytes: u64,
+}
+
+/// How access tokens are signed.
+#[derive(Clone, Debug)]
+pub enum SigningAlgorithm {
+    /// Ed25519, with a key that the gateway makes.
+    EdDsa,
+    /// HMAC-SHA-256, with a secret that the app shares.
+    Hs256(Secret<Vec<u8>>),
+}
+
+/// How a token may be presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialForm {
+    /// `Authorization: Bearer …`
+    Bearer,
+    /// `Authorization: JWT …`
+    Jwt,
+    /// `x-access-token: …`
+    XAccessToken,
+}
+
+/// Where an extra claim takes its value from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimSource {
+    /// The user id.
+    Sub,
+    /// The username.
+    Username,
+    /// The address, when there is one.
+    Email,
+    /// The name, when there is one.
+    Name,
+    /// The effective roles, a list.
+    Roles,
+    /// The session.
+    Sid,
+}
+
+/// `[identity]`, the preset and overrides resolved: which value goes into which header.
+#[derive(Clone, Debug)]
+pub struct IdentitySettings {
+    /// Header names by value; a value without a name is not sent.
+    pub headers: IdentityHeaderNames,
+    /// Between roles.
+    pub roles_separator: String,
+    /// Whether an unproved address is sent.
+    pub send_unverified_email: bool,
+    /// Whether the app sees the token.
+    pub forward_authorization: bool,
+}
+
+/// Which header carries what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityHeaderNames {
+    /// The username.
+    pub user: Option<HeaderName>,
+    /// The username once more, where a preset has two names for it.
+    pub user_too: Option<HeaderName>,
+    /// The id.
+    pub id: Option<HeaderName>,
+    /// The address.
+    pub email: Option<HeaderName>,
+    /// The name.
+    pub name: Option<HeaderName>,
+    /// The roles.
+    pub roles: Option<HeaderName>,
+    /// The session.
+    pub session: Option<HeaderName>,
+}
+
+/// `[[upstream]]`
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Its name.
+    pub name: String,
+    /// Its servers; at least one.
+    pub servers: Vec<Endpoint>,
+    /// Which `Host` it sees.
+    pub host: UpstreamHost,
+    /// To the response head.
+    pub timeout: Duration,
+    /// To an established connection.
+    pub connect_timeout: Duration,
+    /// A pooled connection is not used after this.
+    pub idle: Duration,
+}
+
+/// Which `Host` an upstream sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The client's.
+    Preserve,
+    /// The server's own `HOST:PORT`.
+    Upstream,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    /// Host, path and methods.
+    pub rule: RouteRule,
+    /// Who may pass.
+    pub policy: Policy,
+    /// Index into [`Settings::upstreams`].
+    pub upstream: usize,
+    /// Removed from the front of the forwarded path; starts with `/`, does not end with it.
+    pub strip_prefix: Option<String>,
+    /// Instead of the upstream's `timeout`.
+    pub timeout: Option<Duration>,
+    /// The greatest request body, in bytes.
+    pub body_bytes: Option<u64>,
+    /// Whether the app sees the token.
+    pub forward_authorization: bool,
+    /// `FILE:LINE` of the table, for messages.
+    pub place: String,
+}
+
+/// `[[test]]`
+#[derive(Clone, Debug)]
+pub struct TestSettings {
+    /// The request's method.
+    pub method: Method,
+    /// A path, or an absolute URL that names a host.
+    pub url: String,
+    /// Who asks.
+    pub caller: TestCaller,
+    /// What should happen.
+    pub expect: Expectation,
+    /// `FILE:LINE` of the table, for messages.
+    pub place: String,
+}
+
+/// Who asks in a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestCaller {
+    /// Nobody.
+    Anonymous,
+    /// Somebody with these granted roles.
+    User {
+        /// Granted, not yet expanded.
+        roles: Vec<Role>,
+        /// `sub`, for ownership.
+        user_id: Option<String>,
+        /// The username, for ownership.
+        username: Option<String>,
+    },
+}
+
+/// What a test expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// The request goes to the upstream.
+    Pass,
+    /// The gateway answers with this status.
+    Status(u16),
+}
