@@ -1,0 +1,224 @@
+//! From a request's headers to who it acts for. No I/O: everything is judged from memory.
+//!
+//! [`Authenticator`] is the gateway's way in, one per worker, with a cache of verified tokens. [`check`]
+//! is the same judgement without a cache. Whether a route wants a caller at all is `authz`'s business.
+
+pub mod credential;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+use self::credential::Credential;
+use crate::clock::Timestamp;
+use crate::identity::{Authentication, Principal};
+use crate::settings::CredentialForm;
+use crate::token::access::{AccessToken, TokenError, Verifier};
+use crate::token::cache::TokenCache;
+use crate::token::refresh::RefreshToken;
+use crate::token::revocation::RevocationList;
+
+/// Why a credential that was presented is not accepted. None of these is ever an anonymous caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthnError {
+    /// More than one credential. The request is at fault, not the caller: 400.
+    #[error("the request carries more than one credential")]
+    Ambiguous,
+    /// An accepted scheme without a token.
+    #[error("the credential is malformed")]
+    Malformed,
+    /// Not a valid access token.
+    #[error("{0}")]
+    Invalid(TokenError),
+    /// It was valid once.
+    #[error("the token has expired")]
+    Expired,
+    /// It would be valid, but the token, its session or its generation was revoked.
+    #[error("the token has been revoked")]
+    Revoked,
+}
+
+impl AuthnError {
+    /// The problem's stable `code`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous_credentials",
+            Self::Malformed | Self::Invalid(_) => "invalid_token",
+            Self::Expired => "expired_token",
+            Self::Revoked => "revoked_token",
+        }
+    }
+
+    /// One short sentence for people, made of the characters of a quoted string (RFC 6750 section 3).
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "the request carries more than one credential",
+            Self::Malformed => "the credential is malformed",
+            Self::Invalid(error) => error.description(),
+            Self::Expired => "the token has expired",
+            Self::Revoked => "the token has been revoked",
+        }
+    }
+}
+
+impl From<TokenError> for AuthnError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::Expired,
+            other => Self::Invalid(other),
+        }
+    }
+}
+
+/// Judges one token from scratch: its signature, its claims, the time, the revocations.
+pub fn check(
+    verifier: &Verifier,
+    revocations: &RevocationList,
+    token: &str,
+    now: Timestamp,
+) -> Result<AccessToken, AuthnError> {
+    let token = verifier.verify(token, now)?;
+    if is_revoked(revocations, &token) {
+        return Err(AuthnError::Revoked);
+    }
+    Ok(token)
+}
+
+fn is_revoked(revocations: &RevocationList, token: &AccessToken) -> bool {
+    token.revocable_by.iter().any(|id| revocations.contains(*id))
+}
+
+/// A caller whose token is good, with what a worker keeps beside it (such as ready-made header values).
+#[derive(Debug)]
+pub struct Caller<A> {
+    /// What the token says.
+    pub token: AccessToken,
+    /// Made once per token and worker, by the authenticator's `attach`.
+    pub attachment: A,
+    /// The epoch of the revocations at which none concerned this token.
+    clean_at: Cell<u64>,
+}
+
+/// What an [`Authenticator`] is made of.
+pub struct AuthenticatorParts<A> {
+    /// Checks signatures and claims.
+    pub verifier: Arc<Verifier>,
+    /// What is refused all the same.
+    pub revocations: Arc<RevocationList>,
+    /// How a token may be presented.
+    pub accept: Vec<CredentialForm>,
+    /// What this worker's verified tokens may weigh, in bytes.
+    pub cache_bytes: u64,
+    /// What to keep beside a verified token.
+    pub attach: Box<dyn Fn(&Principal) -> A>,
+}
+
+impl<A> fmt::Debug for AuthenticatorParts<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticatorParts").finish_non_exhaustive()
+    }
+}
+
+/// Finds out who a request acts for. One per worker; keys and settings are those it was made with.
+pub struct Authenticator<A> {
+    parts: AuthenticatorParts<A>,
+    cache: RefCell<TokenCache<Caller<A>>>,
+}
+
+impl<A> fmt::Debug for Authenticator<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+impl<A> Authenticator<A> {
+    /// An authenticator with an empty cache.
+    #[must_use]
+    pub fn new(parts: AuthenticatorParts<A>) -> Self {
+        let cache = RefCell::new(TokenCache::new(parts.cache_bytes));
+        Self { parts, cache }
+    }
+
+    /// Who the request acts for: nobody when it brought no credential, an error when it brought a bad one.
+    pub fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Authentication<Rc<Caller<A>>>, AuthnError> {
+        let plain = credential::plain(headers, &self.parts.accept);
+        if let Some(caller) = plain.and_then(|token| self.known(token, now)) {
+            return caller.map(Authentication::Authenticated);
+        }
+        match credential::find(headers, &self.parts.accept) {
+            Credential::Absent => Ok(Authentication::Anonymous),
+            Credential::Malformed => Err(AuthnError::Malformed),
+            Credential::Ambiguous => Err(AuthnError::Ambiguous),
+            Credential::Token(token) => self.caller(token, now).map(Authentication::Authenticated),
+        }
+    }
+
+    /// The caller that a token speaks for.
+    pub fn caller(&self, token: &str, now: Timestamp) -> Result<Rc<Caller<A>>, AuthnError> {
+        self.known(token.as_bytes(), now).unwrap_or_else(|| self.verify(token, now))
+    }
+
+    /// The caller of a token that was verified before, if it still is what it was.
+    fn known(&self, token: &[u8], now: Timestamp) -> Option<Result<Rc<Caller<A>>, AuthnError>> {
+        // Before any look-up: what is revoked from here on raises it.
+        let epoch = self.parts.revocations.epoch();
+        let caller = self.cache.borrow().find(token).cloned()?;
+        let judged = self.judge_again(&caller, now, epoch);
+        if judged.is_err() {
+            // An early token becomes good, and a clock may step back; a revoked one takes its chances anew.
+            self.cache.borrow_mut().remove(token);
+        }
+        Some(judged.map(|()| caller))
+    }
+
+    /// Whether a header line holds a token of ours, good or not, in an accepted form: such a line does
+    /// not travel on. Anything else in `Authorization` is between client and app.
+    #[must_use]
+    pub fn carries_ours(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        let ours = |token| RefreshToken::looks_like(token) || self.parts.verifier.recognises(token);
+        credential::pieces(name, value, &self.parts.accept).any(ours)
+    }
+
+    /// Whether a header line is a credential in an accepted form, of whatever worth.
+    #[must_use]
+    pub fn is_credential(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        credential::is_presented(name, value, &self.parts.accept)
+    }
+
+    fn verify(&self, token: &str, now: Timestamp) -> Result<Rc<Caller<A>>, AuthnError> {
+        let epoch = self.parts.revocations.epoch();
+        let verified = check(&self.parts.verifier, &self.parts.revocations, token, now)?;
+        let attachment = (self.parts.attach)(&verified.principal);
+        let caller = Rc::new(Caller { token: verified, attachment, clean_at: Cell::new(epoch) });
+        // Names and roles of the token stand in it decoded once more, and again in the attachment.
+        let bytes = size_of::<Caller<A>>() + 2 * token.len();
+        self.cache.borrow_mut().insert(token, Rc::clone(&caller), bytes);
+        Ok(caller)
+    }
+
+    /// What may have changed since the token was verified: the time and the revocations.
+    fn judge_again(&self, caller: &Caller<A>, now: Timestamp, epoch: u64) -> Result<(), AuthnError> {
+        self.parts.verifier.still_timely(&caller.token, now)?;
+        if caller.clean_at.get() == epoch {
+            return Ok(());
+        }
+        if is_revoked(&self.parts.revocations, &caller.token) {
+            return Err(AuthnError::Revoked);
+        }
+        caller.clean_at.set(epoch);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
