@@ -1,0 +1,163 @@
+//! What the store keeps: one struct a row. Plain data; the rules about it live in `account` and `token`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::identity::{Email, Role, SessionId, UserId, Username};
+use crate::secret::Secret;
+use crate::token::refresh::RefreshChain;
+use crate::token::revocation::Revocation;
+
+pub use crate::token::keyring::{KeyMaterial, KeyPurpose, StoredKey};
+
+/// An account. `password` is a PHC string; nothing here is a plain secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Account {
+    /// Never reused, also after the account is gone.
+    pub id: UserId,
+    /// Set by the store: 1 when inserted, one more at each update. An update states the version that
+    /// it was made from and fails with [`StoreError::Conflict`](super::StoreError) when that is not the newest.
+    pub version: u64,
+    /// Canonical; absent only where `[auth] login_name = "email"`.
+    pub username: Option<Username>,
+    /// The address, unique among accounts by [`Email::key`].
+    pub email: Option<Email>,
+    /// Whether the address is proved.
+    pub email_verified: bool,
+    /// A name for people to read.
+    pub name: Option<String>,
+    /// Granted roles, not the implied ones.
+    pub roles: BTreeSet<Role>,
+    /// The password's PHC string.
+    pub password: PasswordHash,
+    /// A disabled account cannot log in, refresh or use a token.
+    pub disabled: bool,
+    /// Access tokens of an older generation are refused.
+    pub generation: u64,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When this row last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A password's PHC string (`$argon2id$v=19$…`). Masked in `Debug`, written out by serde.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct PasswordHash(Secret<String>);
+
+impl PasswordHash {
+    /// The PHC string.
+    #[must_use]
+    pub fn phc(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl From<String> for PasswordHash {
+    fn from(phc: String) -> Self {
+        Self(Secret::new(phc))
+    }
+}
+
+impl From<PasswordHash> for String {
+    fn from(hash: PasswordHash) -> Self {
+        hash.phc().to_owned()
+    }
+}
+
+/// One login.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// The `sid` of its tokens.
+    pub id: SessionId,
+    /// Set by the store, as with [`Account::version`].
+    pub version: u64,
+    /// Whose login.
+    pub user: UserId,
+    /// When the password was right.
+    pub created_at: Timestamp,
+    /// The last refresh.
+    pub last_used_at: Timestamp,
+    /// The refresh token's end; moves at each rotation, never beyond `ends_at`.
+    pub expires_at: Timestamp,
+    /// The session's absolute end.
+    pub ends_at: Timestamp,
+    /// How it was authenticated (RFC 8176 values), for `amr`.
+    pub amr: Vec<String>,
+    /// `User-Agent` at login, shortened, for the owner to recognise it.
+    pub client: String,
+    /// The client's address at login.
+    pub address: String,
+    /// Hashes of the refresh tokens that are still worth anything.
+    pub chain: RefreshChain,
+}
+
+/// By what an account is looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountKey {
+    /// By id.
+    Id(UserId),
+    /// By canonical username.
+    Name(Username),
+    /// By [`Email::key`].
+    Email(Email),
+}
+
+/// One part of a commit.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new account. Fails with `NameTaken` (also for names of deleted accounts, and for an id that
+    /// exists) or `EmailTaken`.
+    InsertAccount(Account),
+    /// The account as it should be; `version` is the one that was read. Moves its name and address.
+    UpdateAccount(Account),
+    /// Removes an account with all its sessions. Its name and id stay taken, its address becomes free.
+    RemoveAccount {
+        /// Which.
+        id: UserId,
+        /// The version that was read.
+        version: u64,
+    },
+    /// Changes nothing; fails with `Conflict` unless the account exists in this version.
+    ExpectAccount {
+        /// Which.
+        id: UserId,
+        /// The version that was read.
+        version: u64,
+    },
+    /// A new session.
+    InsertSession(Session),
+    /// The session as it should be; `version` is the one that was read.
+    UpdateSession(Session),
+    /// Ends one session. Fine when it is gone already.
+    EndSession(SessionId),
+    /// Ends all sessions of a user but one. Counted in [`Committed::ended`].
+    EndSessions {
+        /// Whose.
+        user: UserId,
+        /// The one that stays.
+        except: Option<SessionId>,
+    },
+    /// Remembers a revocation until it has run out.
+    Revoke(Revocation),
+    /// A new key. Fails with `Conflict` when the id exists.
+    InsertKey(StoredKey),
+}
+
+/// What a commit did, where the caller cannot know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Sessions that `EndSession`, `EndSessions` and `RemoveAccount` found alive and ended.
+    pub ended: Vec<SessionId>,
+}
+
+/// What a purge removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Sessions past `expires_at` or `ends_at`.
+    pub sessions: usize,
+    /// Revocations past their end.
+    pub revocations: usize,
+}

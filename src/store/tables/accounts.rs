@@ -1,0 +1,115 @@
+//! Accounts, and the names and addresses that lead to them.
+//!
+//! A name is given once: after a rename or a removal it still belongs to the account that had it, so that an
+//! app which knows its users by name never takes a newcomer for somebody else. An account without a username
+//! goes by its id, so the id counts as its name.
+
+use super::transaction::parse;
+use super::{Key, Kind, Transaction};
+use crate::identity::{Email, UserId};
+use crate::store::{Account, AccountKey, StoreError};
+
+fn row(id: &UserId) -> Key {
+    Kind::Account.key(&[id.as_str().as_bytes()])
+}
+
+fn removed(id: &UserId) -> Key {
+    Kind::RemovedId.key(&[id.as_str().as_bytes()])
+}
+
+fn name_row(name: &str) -> Key {
+    Kind::Name.key(&[name.as_bytes()])
+}
+
+fn email_row(email: &Email) -> Key {
+    Kind::Email.key(&[email.key().as_bytes()])
+}
+
+/// What the account is called where a username is asked for.
+fn name_of(account: &Account) -> &str {
+    account.username.as_ref().map_or(account.id.as_str(), |name| name.as_str())
+}
+
+pub(in crate::store) fn find(rows: &Transaction<'_>, by: &AccountKey) -> Result<Option<Account>, StoreError> {
+    match by {
+        AccountKey::Id(id) => rows.read(&row(id)),
+        AccountKey::Name(name) => {
+            let Some(id) = rows.text(&name_row(name.as_str()))? else { return Ok(None) };
+            let account: Option<Account> = rows.read(&row(&id))?;
+            // The name may be one that the account had before, or its id.
+            Ok(account.filter(|account| account.username.as_ref() == Some(name)))
+        }
+        AccountKey::Email(email) => match rows.text(&email_row(email))? {
+            Some(id) => rows.read(&row(&id)),
+            None => Ok(None),
+        },
+    }
+}
+
+pub(in crate::store) fn list(
+    rows: &Transaction<'_>,
+    after: Option<&UserId>,
+    limit: usize,
+) -> Result<Vec<Account>, StoreError> {
+    let within = Kind::Account.key(&[]);
+    let start = after.map_or_else(|| within.clone(), |id| Kind::Account.key(&[id.as_str().as_bytes(), &[0]]));
+    let found = rows.scan(&within, &start, limit)?;
+    found.iter().map(|(key, value)| parse(key, value)).collect()
+}
+
+pub(super) fn insert(rows: &mut Transaction<'_>, mut account: Account) -> Result<(), StoreError> {
+    if rows.exists(&row(&account.id))? || rows.exists(&removed(&account.id))? {
+        return Err(StoreError::NameTaken);
+    }
+    take_name(rows, &account)?;
+    take_email(rows, &account)?;
+    account.version = 1;
+    rows.write(&row(&account.id), &account)
+}
+
+pub(super) fn update(rows: &mut Transaction<'_>, mut account: Account) -> Result<(), StoreError> {
+    let before = expect(rows, &account.id, account.version)?;
+    take_name(rows, &account)?;
+    take_email(rows, &account)?;
+    let kept = account.email.as_ref().map(Email::key);
+    if let Some(old) = before.email.filter(|old| Some(old.key()) != kept) {
+        rows.remove(&email_row(&old));
+    }
+    account.version += 1;
+    rows.write(&row(&account.id), &account)
+}
+
+pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> Result<(), StoreError> {
+    let account = expect(rows, id, version)?;
+    if let Some(email) = &account.email {
+        rows.remove(&email_row(email));
+    }
+    rows.remove(&row(id));
+    rows.put(&removed(id), Vec::new())
+}
+
+/// The account, if it exists in this version.
+pub(super) fn expect(rows: &Transaction<'_>, id: &UserId, version: u64) -> Result<Account, StoreError> {
+    let account: Option<Account> = rows.read(&row(id))?;
+    account.filter(|account| account.version == version).ok_or(StoreError::Conflict)
+}
+
+fn take_name(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {
+    take(rows, &name_row(name_of(account)), &account.id, StoreError::NameTaken)
+}
+
+fn take_email(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {
+    match &account.email {
+        Some(email) => take(rows, &email_row(email), &account.id, StoreError::EmailTaken),
+        None => Ok(()),
+    }
+}
+
+/// Points an index row at the account, unless it points at another one.
+fn take(rows: &mut Transaction<'_>, key: &Key, id: &UserId, taken: StoreError) -> Result<(), StoreError> {
+    match rows.text::<UserId>(key)? {
+        Some(owner) if owner == *id => Ok(()),
+        Some(_) => Err(taken),
+        None => rows.put(key, id.as_str().as_bytes().to_vec()),
+    }
+}
