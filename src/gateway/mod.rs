@@ -1,0 +1,393 @@
+//! The steps of a request, in order; each is somebody else's, this is where they meet.
+//!
+//! Read the target and the host, find the rule, find the caller, ask the policy, then answer with one
+//! of our endpoints or forward. The target stays locked until its own policy has said yes
+//! ([`Guarded`](crate::authz::Guarded)), and an upstream takes only what was made with the permit, so a
+//! skipped step does not compile. There is one exit: an answer or a [`Rejection`], one decision line
+//! and one count.
+
+mod record;
+mod rejection;
+mod request_id;
+mod rules;
+mod steps;
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, USER_AGENT};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use self::record::Record;
+use self::request_id::RequestIds;
+use crate::account::ClientContext;
+use crate::api::{Api, ApiCall, Endpoint};
+use crate::authn::{Authenticator, AuthenticatorParts, Caller};
+use crate::authz::{Access, Permit, Policy};
+use crate::burst::Bursts;
+use crate::clock::{Clock, Timestamp};
+use crate::deadline::Deadlines;
+use crate::identity::{Authentication, Principal};
+use crate::message::client::TrustedProxies;
+use crate::message::identity::{IdentityHeaders, IdentityRules};
+use crate::message::inbound::{HeadRemark, Inbound, is_server_options, read_host};
+use crate::metrics::worker::{RouteLabels, WorkerMetrics};
+use crate::metrics::{AuthnResult, AuthzResult};
+use crate::ops::decision::DecisionLog;
+use crate::ops::log::LogHandle;
+use crate::proxy::{BodyError, Inward, Peer, Proxy, ResponseBody, UpstreamRoute};
+use crate::route::{CanonicalPath, PathAllowances, RouteIndex};
+use crate::settings::Settings;
+use crate::token::access::Verifier;
+use crate::token::revocation::RevocationList;
+
+pub use rejection::Rejection;
+pub use rules::{Rules, Target};
+pub use steps::{Asked, Decided, Witness, decide};
+
+/// What all workers share: nothing of it changes or is locked while requests are judged.
+pub struct Shared {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// The rules.
+    pub rules: Rules,
+    /// Their names for metrics.
+    pub labels: RouteLabels,
+    /// Our endpoints.
+    pub api: Api,
+    /// Checks access tokens.
+    pub verifier: Arc<Verifier>,
+    /// What is refused although its signature is good.
+    pub revocations: Arc<RevocationList>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where decision lines go.
+    pub log: LogHandle,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+/// One worker's gateway: the shared rules, with a cache, connections and counters of its own.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    authn: Authenticator<IdentityHeaders>,
+    proxy: Proxy,
+    metrics: Arc<WorkerMetrics>,
+    decisions: Option<RefCell<DecisionLog>>,
+    ids: RequestIds,
+    trusted: TrustedProxies,
+    allow: PathAllowances,
+}
+
+/// What a connection knows of a request besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The other end.
+    pub peer: &'a Peer,
+    /// What was odd about the head.
+    pub remark: Option<HeadRemark>,
+}
+
+impl Gateway {
+    /// A gateway with an empty cache and no connections.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        metrics: Arc<WorkerMetrics>,
+        deadlines: Rc<Deadlines>,
+        bursts: &Rc<Bursts>,
+    ) -> Self {
+        let settings = &shared.settings;
+        let identity = IdentityRules::new(&settings.identity);
+        let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
+        let proxy = Proxy::new(settings, identity.clone(), trusted.clone(), deadlines, bursts);
+        let authn = Authenticator::new(AuthenticatorParts {
+            verifier: Arc::clone(&shared.verifier),
+            revocations: Arc::clone(&shared.revocations),
+            accept: settings.tokens.accept.clone(),
+            cache_bytes: settings.tokens.cache_bytes / settings.server.workers.max(1) as u64,
+            attach: Box::new(move |principal| identity.render(principal)),
+        });
+        let decisions = settings.log.decisions.then(|| RefCell::new(DecisionLog::new(&shared.log)));
+        let allow = settings.server.allow;
+        Self { authn, proxy, metrics, decisions, ids: RequestIds::new(), trusted, allow, shared }
+    }
+
+    /// Hands over the decision lines that wait, and closes upstream connections that waited too long.
+    /// To be called a few times a second.
+    pub fn tidy(&self) {
+        self.proxy.close_idle();
+        if let Some(log) = &self.decisions {
+            log.borrow_mut().flush();
+        }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>, arrival: Arrival<'_>) -> Response<Body> {
+        let started = Instant::now();
+        let now = self.shared.clock.now();
+        let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let trusted = self.trusted.contains(arrival.peer.address);
+        let mut record = Record::new(started, now, &parts, self.ids.of(&parts.headers, trusted));
+        record.client = self.trusted.client(arrival.peer.address, &parts.headers);
+        let answer = self.answer(parts, body, &uri, arrival, &mut record).await;
+        let response = match answer {
+            Ok(response) => response,
+            Err(rejection) => record.refuse(rejection),
+        };
+        self.count(&record, &uri, response.status());
+        response
+    }
+
+    /// The steps.
+    async fn answer<'s>(
+        &'s self,
+        parts: Parts,
+        body: Incoming,
+        uri: &Uri,
+        arrival: Arrival<'_>,
+        record: &mut Record<'s>,
+    ) -> Result<Response<Body>, Rejection> {
+        if arrival.remark.is_none() && is_server_options(&parts.method, uri) {
+            read_host(uri, &parts.headers)?;
+            return Ok(record.answered(options_reply()));
+        }
+        let asked = Asked { method: &parts.method, uri, headers: &parts.headers, remark: arrival.remark };
+        let mut live = Live { gateway: self, headers: &parts.headers, record };
+        let decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
+        let Decided { permit, access, caller, path, session } =
+            decided.inspect_err(|rejection| record.rejected(rejection))?;
+        record.authz = Some(AuthzResult::Allow);
+        record.reason = match (access, &caller) {
+            (Access::Public, _) => "public",
+            (_, Authentication::Anonymous) => "anonymous",
+            (_, Authentication::Authenticated(_)) => "authenticated",
+        };
+
+        match permit.target() {
+            Target::Nothing => Err(Rejection::NotFound),
+            Target::Endpoint(endpoint) => {
+                let call =
+                    Box::pin(self.call(*endpoint, parts.headers, body, &caller, session, record.client));
+                let reply = call.await.map_err(Rejection::Endpoint)?;
+                Ok(record.answered(reply))
+            }
+            Target::Upstream(route) => {
+                record.upstream = self.proxy.upstream_name(route.upstream).map(|name| (route.upstream, name));
+                let path =
+                    if path.is_borrowed() && !route.needs_path() { None } else { Some(path.into_owned()) };
+                let permit = permit.project(Target::as_upstream).ok_or(Rejection::NotFound)?;
+                self.forward(&permit, parts, body, path, arrival, &caller, record).await
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        endpoint: Endpoint,
+        headers: HeaderMap,
+        body: Incoming,
+        caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
+        session: Option<String>,
+        client: std::net::IpAddr,
+    ) -> Result<crate::message::reply::Reply, crate::message::reply::Problem> {
+        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let call = ApiCall {
+            endpoint,
+            headers: &headers,
+            session_param: session.as_deref(),
+            client: ClientContext { address: client, user_agent: user_agent.to_owned() },
+            caller: match caller {
+                Authentication::Anonymous => None,
+                Authentication::Authenticated(caller) => Some(&caller.token),
+            },
+        };
+        self.shared.api.handle(call, body).await
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what one request consists of; it is taken apart right here"
+    )]
+    async fn forward(
+        &self,
+        permit: &Permit<'_, UpstreamRoute>,
+        mut parts: Parts,
+        body: Incoming,
+        path: Option<CanonicalPath<'static>>,
+        arrival: Arrival<'_>,
+        caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
+        record: &mut Record<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        if parts.method == Method::OPTIONS && is_last_hop(&mut parts.headers) {
+            return Ok(record.answered(options_reply()));
+        }
+        // A caller was found: then the request has one credential, and it is that line. Elsewhere each
+        // line has to be looked into.
+        let authenticated = matches!(caller, Authentication::Authenticated(_));
+        let is_ours = |name: &HeaderName, value: &HeaderValue| {
+            if authenticated {
+                self.authn.is_credential(name, value)
+            } else {
+                self.authn.carries_ours(name, value)
+            }
+        };
+        let inward = Inward {
+            parts,
+            path,
+            peer: arrival.peer,
+            identity: match caller {
+                Authentication::Anonymous => None,
+                Authentication::Authenticated(caller) => Some(&caller.attachment),
+            },
+            is_ours: &is_ours,
+            request_id: record.request_id.to_value(),
+        };
+        let request = self.proxy.prepare(permit, inward, body)?;
+        let sent = Instant::now();
+        let outcome = self.proxy.forward(request).await;
+        record.upstream(sent, Instant::now());
+        Ok(outcome?.map(Body::Upstream))
+    }
+
+    /// One decision line, one count.
+    fn count(&self, record: &Record<'_>, uri: &Uri, status: StatusCode) {
+        let duration = record.duration();
+        self.metrics.record(&record.as_count(&self.shared.labels, status, duration));
+        if let Some(log) = &self.decisions {
+            log.borrow_mut().record(&record.as_decision(uri, status, duration));
+        }
+    }
+
+    /// The time by the gateway's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+}
+
+/// A request on its way: its credential is looked for, and what becomes of it is noted.
+struct Live<'a, 's> {
+    gateway: &'s Gateway,
+    headers: &'a HeaderMap,
+    record: &'a mut Record<'s>,
+}
+
+impl Witness for Live<'_, '_> {
+    type Caller = Rc<Caller<IdentityHeaders>>;
+    type Refusal = Rejection;
+
+    fn arrived(&mut self, Inbound { path, host }: &Inbound<'_>) {
+        self.record.canonical_host(host);
+        if !path.is_borrowed() {
+            self.record.path = Some(path.clone().into_owned());
+        }
+    }
+
+    fn matched(&mut self, rule: RouteIndex, _: Option<&Policy>) {
+        self.record.found(rule, self.gateway.shared.rules.name(rule));
+    }
+
+    fn caller(&mut self) -> Result<Authentication<Self::Caller>, Rejection> {
+        let outcome = self.gateway.authn.authenticate(self.headers, self.record.now);
+        self.record.authn = Some(match &outcome {
+            Ok(Authentication::Anonymous) => AuthnResult::Anonymous,
+            Ok(Authentication::Authenticated(_)) => AuthnResult::Ok,
+            Err(error) => AuthnResult::from(error),
+        });
+        let caller = outcome?;
+        if let Authentication::Authenticated(caller) = &caller {
+            self.record.user = Some(Arc::clone(&caller.token.principal.username));
+        }
+        Ok(caller)
+    }
+
+    fn principal(caller: &Self::Caller) -> &Principal {
+        &caller.token.principal
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("proxy", &self.proxy).finish_non_exhaustive()
+    }
+}
+
+/// Counts this hop. `Max-Forwards: 0`: it is the one that is asked (RFC 9110 section 7.6.2).
+fn is_last_hop(headers: &mut HeaderMap) -> bool {
+    let Some(hops) = headers.get_mut(MAX_FORWARDS) else { return false };
+    let Some(left) = hops.to_str().ok().and_then(|hops| hops.parse::<u64>().ok()) else { return false };
+    *hops = HeaderValue::from(left.saturating_sub(1));
+    left == 0
+}
+
+fn options_reply() -> crate::message::reply::Reply {
+    let mut reply = Response::new(Bytes::new());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    reply.headers_mut().insert(ALLOW, allow);
+    reply
+}
+
+/// A response's body: our own, or the upstream's as it comes.
+#[derive(Debug)]
+pub enum Body {
+    /// Ours; `None` when it was sent.
+    Own(Option<Bytes>),
+    /// The upstream's.
+    Upstream(ResponseBody),
+}
+
+impl Body {
+    /// A reply of ours as a response.
+    pub(crate) fn own(reply: crate::message::reply::Reply) -> Response<Self> {
+        let (mut parts, bytes) = reply.into_parts();
+        if parts.status != StatusCode::NO_CONTENT {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        let body = if bytes.is_empty() { None } else { Some(bytes) };
+        Response::from_parts(parts, Self::Own(body))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The rules: every route with its policy and its target, in one table.
+//!
+//! `serve`, `check` and `explain` all decide with this table; there is no second reading of the file.
+//! Our own endpoints are rows of the same table and take the same steps as any request.
+
+use http::Method;
+
+use crate::api::{ENDPOINTS, Endpoint};
+use crate::authz::{Access, Guarded, Policy};
+use crate::metrics::worker::RouteLabels;
+use crate::proxy::UpstreamRoute;
+use crate::route::{MethodSet, PathPattern, RouteIndex, RouteRule, RouteTable, TableError};
+use crate::settings::{RouteSettings, Settings, WELL_KNOWN_JWKS};
+
+/// What stands behind a policy.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// One of our endpoints.
+    Endpoint(Endpoint),
+    /// Under our prefix, but no endpoint: 404.
+    Nothing,
+    /// An upstream.
+    Upstream(UpstreamRoute),
+}
+
+impl Target {
+    /// The upstream that it is, if it is one.
+    #[must_use]
+    pub const fn as_upstream(&self) -> Option<&UpstreamRoute> {
+        match self {
+            Self::Upstream(route) => Some(route),
+            Self::Endpoint(_) | Self::Nothing => None,
+        }
+    }
+}
+
+/// Every rule.
+#[derive(Debug)]
+pub struct Rules {
+    table: RouteTable<Guarded<Target>>,
+    patterns: Patterns,
+}
+
+/// What rules are called in logs and metrics, by their place in the table.
+#[derive(Clone, Debug)]
+struct Patterns {
+    own: Vec<String>,
+    routes: Vec<String>,
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    ///
+    /// # Errors
+    /// What makes two rules contradict each other; `config` has refused such files before.
+    pub fn new(settings: &Settings) -> Result<Self, Vec<TableError>> {
+        let own = own_rules(&settings.auth.prefix);
+        let routes: Vec<_> = settings.routes.iter().map(guard).collect();
+        let patterns = Patterns {
+            own: own.iter().map(|(rule, _)| rule.path.as_str().to_owned()).collect(),
+            routes: settings.routes.iter().map(name).collect(),
+        };
+        let table = RouteTable::build(own, routes, settings.server.path_case)?;
+        Ok(Self { table, patterns })
+    }
+
+    /// The table itself.
+    #[must_use]
+    pub const fn table(&self) -> &RouteTable<Guarded<Target>> {
+        &self.table
+    }
+
+    /// What a rule is called: its pattern, with the host in front when it has one.
+    #[must_use]
+    pub fn name(&self, index: RouteIndex) -> &str {
+        let name = match index {
+            RouteIndex::Own(index) => self.patterns.own.get(index),
+            RouteIndex::Route(index) => self.patterns.routes.get(index),
+        };
+        name.map_or("none", String::as_str)
+    }
+
+    /// The values of the metrics' label `route`.
+    #[must_use]
+    pub fn labels(&self) -> RouteLabels {
+        RouteLabels::new(self.patterns.own.iter().cloned(), self.patterns.routes.iter().cloned())
+    }
+}
+
+/// The rules of our own endpoints, the last one catching what is below the prefix and none of them.
+fn own_rules(prefix: &PathPattern) -> Vec<(RouteRule, Guarded<Target>)> {
+    let below =
+        |suffix: &str| prefix.join(suffix).expect("endpoint paths are patterns, and so is a checked prefix");
+    let rule = |path, methods| RouteRule { host: None, path, methods };
+    let mut rules: Vec<_> = ENDPOINTS
+        .iter()
+        .map(|spec| {
+            let methods = MethodSet::Only(vec![spec.method.clone()]);
+            let guarded = Guarded::new(Policy::of(spec.access), Target::Endpoint(spec.endpoint));
+            (rule(below(spec.path), methods), guarded)
+        })
+        .collect();
+    let public = |target| Guarded::new(Policy::of(Access::Public), target);
+    rules.push((
+        rule(jwks_path(), MethodSet::Only(vec![Method::GET])),
+        public(Target::Endpoint(Endpoint::Jwks)),
+    ));
+    let beyond = jwks_path().join("/**").expect("a literal path and /** are a pattern");
+    rules.push((rule(beyond, MethodSet::Any), public(Target::Nothing)));
+    rules.push((rule(below("/**"), MethodSet::Any), public(Target::Nothing)));
+    rules
+}
+
+fn jwks_path() -> PathPattern {
+    PathPattern::parse(WELL_KNOWN_JWKS).expect("a literal path is a pattern")
+}
+
+fn guard(route: &RouteSettings) -> (RouteRule, Guarded<Target>) {
+    let target = Target::Upstream(UpstreamRoute::new(route));
+    (route.rule.clone(), Guarded::new(route.policy.clone(), target))
+}
+
+fn name(route: &RouteSettings) -> String {
+    let host = route.rule.host.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("{host}{}", route.rule.path.as_str())
+}

@@ -1,0 +1,194 @@
+//! The steps that decide: where a request wants to go, which rule takes it, who asks, what the rule's
+//! policy says.
+//!
+//! One function for `serve`, `check` and `explain`, so that an explanation cannot differ from what
+//! happens. It does no I/O and keeps nothing. What its callers differ in they say as a [`Witness`]: a
+//! live request is searched for its credential and leaves notes for its decision line, a question is
+//! told who asks and wants to know why.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method, Uri};
+
+use super::{Rejection, Rules, Target};
+use crate::api::SESSION_PARAM;
+use crate::authz::{Access, Permit, Policy};
+use crate::identity::{Authentication, Principal};
+use crate::message::inbound::{HeadRemark, Inbound};
+use crate::route::{CanonicalPath, Found, PathAllowances, RouteIndex};
+
+/// A request, as far as it decides anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'r> {
+    /// Its method.
+    pub method: &'r Method,
+    /// Its target.
+    pub uri: &'r Uri,
+    /// Its headers; the steps look at `Host` only.
+    pub headers: &'r HeaderMap,
+    /// What was odd about its head.
+    pub remark: Option<HeadRemark>,
+}
+
+/// Who follows the steps of one request, and knows who asks.
+pub trait Witness {
+    /// Somebody whose credential is good.
+    type Caller;
+    /// Why the steps end early.
+    type Refusal: From<Rejection>;
+
+    /// The target and the host were read.
+    fn arrived(&mut self, inbound: &Inbound<'_>);
+    /// A pattern takes the request; `policy` is that of its rule, `None` when no rule has the method.
+    fn matched(&mut self, rule: RouteIndex, policy: Option<&Policy>);
+    /// Who asks. Called at most once, and never for a public rule.
+    ///
+    /// # Errors
+    /// A credential that is no good; it is never an anonymous caller.
+    fn caller(&mut self) -> Result<Authentication<Self::Caller>, Self::Refusal>;
+    /// Whom the caller's token speaks for.
+    fn principal(caller: &Self::Caller) -> &Principal;
+}
+
+/// A request that may pass.
+#[derive(Debug)]
+pub struct Decided<'t, 'r, C> {
+    /// The proof, and where to.
+    pub permit: Permit<'t, Target>,
+    /// Whether the rule wanted a caller.
+    pub access: Access,
+    /// Who asks; nobody on public rules, whatever was presented.
+    pub caller: Authentication<C>,
+    /// The one path, matched and to be forwarded.
+    pub path: CanonicalPath<'r>,
+    /// The path parameter [`SESSION_PARAM`], decoded, of one of our endpoints that has it.
+    pub session: Option<String>,
+}
+
+/// Takes the steps.
+///
+/// # Errors
+/// The refusal of the step that said no; the later ones were not taken.
+pub fn decide<'t, 'r, W: Witness>(
+    rules: &'t Rules,
+    allow: PathAllowances,
+    asked: &Asked<'r>,
+    witness: &mut W,
+) -> Result<Decided<'t, 'r, W::Caller>, W::Refusal> {
+    if let Some(remark) = asked.remark {
+        return Err(Rejection::Head(remark).into());
+    }
+    if asked.method == Method::TRACE || asked.method == Method::CONNECT {
+        return Err(Rejection::Method(asked.method.clone()).into());
+    }
+    let inbound = Inbound::read(asked.uri, asked.headers, allow).map_err(Rejection::from)?;
+    witness.arrived(&inbound);
+    let Inbound { path, host } = inbound;
+
+    let (guarded, params) = match rules.table().find(&host, &path, asked.method) {
+        Found::Route { index, target, params } => {
+            witness.matched(index, Some(target.policy()));
+            (target, params)
+        }
+        Found::MethodNotAllowed { allow, index } => {
+            witness.matched(index, None);
+            return Err(Rejection::MethodNotAllowed(allow.to_owned()).into());
+        }
+        Found::NoRoute => return Err(Rejection::NoRoute.into()),
+    };
+
+    let access = guarded.policy().access();
+    let caller = match access {
+        Access::Public => Authentication::Anonymous,
+        Access::Optional | Access::Authenticated => witness.caller()?,
+    };
+    let who = match &caller {
+        Authentication::Anonymous => Authentication::Anonymous,
+        Authentication::Authenticated(caller) => Authentication::Authenticated(W::principal(caller)),
+    };
+    let permit = guarded.authorize(who, |name| params.decoded(name)).map_err(Rejection::from)?;
+    let session = match permit.target() {
+        Target::Endpoint(_) => params.decoded(SESSION_PARAM).map(Cow::into_owned),
+        Target::Nothing | Target::Upstream(_) => None,
+    };
+    Ok(Decided { permit, access, caller, path, session })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Sources};
+    use crate::settings::Settings;
+
+    fn settings() -> Settings {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("config.toml");
+        let text = r#"
+            upstream = [{ name = "app", servers = ["http://127.0.0.1:1"] }]
+            [[route]]
+            path = "/**"
+            [[route]]
+            path = "/open"
+            access = "public"
+            methods = ["GET"]
+        "#;
+        std::fs::write(&file, text).expect("written");
+        config::load(&Sources { file: Some(file), ..Sources::default() }).expect("a good file").settings
+    }
+
+    /// Says that the credential is no good, and counts how often it was asked.
+    #[derive(Default)]
+    struct Suspicious {
+        matched: Vec<Option<Access>>,
+        asked: usize,
+    }
+
+    impl Witness for Suspicious {
+        type Caller = Principal;
+        type Refusal = Rejection;
+
+        fn arrived(&mut self, _: &Inbound<'_>) {}
+        fn matched(&mut self, _: RouteIndex, policy: Option<&Policy>) {
+            self.matched.push(policy.map(Policy::access));
+        }
+        fn caller(&mut self) -> Result<Authentication<Principal>, Rejection> {
+            self.asked += 1;
+            Err(Rejection::Authn(crate::authn::AuthnError::Revoked))
+        }
+        fn principal(caller: &Principal) -> &Principal {
+            caller
+        }
+    }
+
+    #[test]
+    fn each_step_is_the_last_one_when_it_says_no() {
+        let rules = Rules::new(&settings()).expect("rules");
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::HOST, http::HeaderValue::from_static("app.example.com"));
+        let open = Some(Access::Public);
+        let closed = Some(Access::Authenticated);
+        // Method, target, remark → status, what was matched, whether somebody asked for the credential.
+        let cases = [
+            ("GET", "/open", None, None, vec![open], 0),
+            ("GET", "/auth/login/nothing", None, None, vec![open], 0),
+            ("POST", "/open", None, Some(405), vec![None], 0),
+            ("GET", "/other", None, Some(401), vec![closed], 1),
+            ("GET", "/auth/me", None, Some(401), vec![closed], 1),
+            ("GET", "/%2fopen", None, Some(400), vec![], 0),
+            ("TRACE", "/open", None, Some(405), vec![], 0),
+            ("GET", "/open", Some(HeadRemark::TooLarge), Some(431), vec![], 0),
+        ];
+        for (method, target, remark, status, matched, asked) in cases {
+            let (method, uri) = (method.parse().expect("a method"), target.parse().expect("a target"));
+            let request = Asked { method: &method, uri: &uri, headers: &headers, remark };
+            let mut witness = Suspicious::default();
+            let decided = decide(&rules, PathAllowances::default(), &request, &mut witness);
+            let refused = decided.err().map(|rejection| rejection.problem().status.as_u16());
+            assert_eq!(
+                (refused, witness.matched, witness.asked),
+                (status, matched, asked),
+                "{method} {target}"
+            );
+        }
+    }
+}
