@@ -1,0 +1,93 @@
+//! The words that stand for a choice.
+
+use super::super::value::Word;
+use crate::authz::{Access, OwnerClaim};
+use crate::route::PathCase;
+use crate::settings::{
+    ClaimSource, CredentialForm, LogFormat, LoginName, Registration, UpstreamHost, UsernameRules,
+};
+
+macro_rules! words {
+    ($type:ty { $($word:literal => $value:expr),* $(,)? }) => {
+        impl Word for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $value)),*];
+        }
+    };
+}
+
+/// `[server] allow`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowance {
+    Semicolon,
+    EncodedSlash,
+    NonAscii,
+}
+
+/// `[store] engine`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    Sled,
+}
+
+/// `[tokens] algorithm`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    EdDsa,
+    Hs256,
+}
+
+/// `[identity] preset`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preset {
+    Gatepost,
+    OAuth2Proxy,
+    RemoteUser,
+    None,
+}
+
+/// `[identity] unverified_email`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnverifiedEmail {
+    Omit,
+    Send,
+}
+
+words!(Allowance {
+    "semicolon" => Self::Semicolon,
+    "encoded_slash" => Self::EncodedSlash,
+    "non_ascii" => Self::NonAscii,
+});
+words!(PathCase { "insensitive" => Self::Insensitive, "sensitive" => Self::Sensitive });
+words!(LogFormat { "auto" => Self::Auto, "text" => Self::Text, "json" => Self::Json });
+words!(Engine { "sled" => Self::Sled });
+words!(Registration { "open" => Self::Open, "closed" => Self::Closed });
+words!(LoginName { "username" => Self::Username, "email" => Self::Email, "either" => Self::Either });
+words!(UsernameRules { "ascii" => Self::Ascii, "unicode" => Self::Unicode });
+words!(Algorithm { "EdDSA" => Self::EdDsa, "HS256" => Self::Hs256 });
+words!(CredentialForm {
+    "bearer" => Self::Bearer,
+    "jwt" => Self::Jwt,
+    "x-access-token" => Self::XAccessToken,
+});
+words!(ClaimSource {
+    "sub" => Self::Sub,
+    "username" => Self::Username,
+    "email" => Self::Email,
+    "name" => Self::Name,
+    "roles" => Self::Roles,
+    "sid" => Self::Sid,
+});
+words!(Preset {
+    "gatepost" => Self::Gatepost,
+    "oauth2-proxy" => Self::OAuth2Proxy,
+    "remote-user" => Self::RemoteUser,
+    "none" => Self::None,
+});
+words!(UnverifiedEmail { "omit" => Self::Omit, "send" => Self::Send });
+words!(UpstreamHost { "preserve" => Self::Preserve, "upstream" => Self::Upstream });
+words!(Access {
+    "public" => Self::Public,
+    "optional" => Self::Optional,
+    "authenticated" => Self::Authenticated,
+});
+words!(OwnerClaim { "sub" => Self::Sub, "username" => Self::Username });

@@ -1,0 +1,705 @@
+//! Every message, with its line and column.
+
+use super::{REST, brief, problems, read_text};
+
+/// A file, and `line:column: message` of each error in it.
+type Case = (&'static str, &'static [&'static str]);
+
+#[test]
+fn an_error_is_printed_with_its_place_and_a_caret() {
+    let text = "[sotre]\npath = \"data\"\n";
+    let expected = "error: unknown key \"sotre\", did you mean \"store\"?
+ --> config.toml:1:2
+  |
+1 | [sotre]
+  |  ^^^^^
+
+warning: there is no [[route]]: everything outside the prefix is answered with 404";
+    assert_eq!(problems(text), expected);
+}
+
+#[test]
+fn two_places_are_both_shown() {
+    let text = "[[upstream]]\nname = \"app\"\nservers = [\"http://a:1\"]\n\n\n[[route]]\npath = \"/a/{x}\"\n\n[[route]]\npath = \"/A/{y}/\"\n";
+    let expected = "error: the route \"/A/{y}\" answers the same requests as an earlier one
+  --> config.toml:10:8
+   |
+10 | path = \"/A/{y}/\"
+   |        ^^^^^^^^^
+note: the earlier one
+ --> config.toml:7:8
+  |
+7 | path = \"/a/{x}\"
+  |        ^^^^^^^^";
+    assert_eq!(problems(text), expected);
+}
+
+#[test]
+fn a_problem_is_an_object_for_machines() {
+    let refused = read_text("[server]\nworkers = \"x\"\n").map(drop).expect_err("a problem");
+    let json = serde_json::to_value(&refused).expect("JSON");
+    let expected = serde_json::json!({
+        "severity": "error", "message": "server.workers: expected a whole number, found a string",
+        "file": "config.toml", "line": 2, "column": 11, "source": null, "notes": [], "help": null,
+    });
+    assert_eq!(json[0], expected);
+    assert_eq!((refused.errors(), json.as_array().map(Vec::len)), (1, Some(2)));
+}
+
+#[test]
+fn every_mistake_has_its_message() {
+    for (text, expected) in CASES {
+        let refused = read_text(text).map(drop).expect_err(text);
+        assert_eq!(brief(&refused), *expected, "{text}");
+    }
+    assert!(CASES.len() >= 40, "{}", CASES.len());
+}
+
+const CASES: &[Case] = &[
+    (
+        "[server]
+listen = []
+",
+        &["2:10: server.listen: at least one place to listen is needed"],
+    ),
+    (
+        r#"[server]
+listen = "0.0.0.0:80"
+"#,
+        &["2:10: server.listen: expected an array, found a string"],
+    ),
+    (
+        r#"[server]
+listen = ["127.0.0.1", ":8080", "http://localhost:80/", "::1:80", "a b:1", "h:99999", "unix:"]
+"#,
+        &[
+            r#"2:11: server.listen: "127.0.0.1" has no port, as in "127.0.0.1:8080""#,
+            r#"2:24: server.listen: ":8080" names no host; write "0.0.0.0:8080" for every address, or "127.0.0.1:8080""#,
+            r#"2:33: server.listen: "http://localhost:80/" is a URL; did you mean "localhost:80"?"#,
+            r#"2:57: server.listen: "::1:80": write an IPv6 address in brackets, as in "[::1]:8080""#,
+            r#"2:67: server.listen: "a b" is no host"#,
+            r#"2:76: server.listen: "99999" is no port (0 to 65535)"#,
+            r#"2:87: server.listen: a Unix socket needs a path, as in "unix:app.sock""#,
+        ],
+    ),
+    (
+        r#"[server]
+listen = ["0.0.0.0:8081", "127.0.0.1:9", "127.0.0.1:9"]
+"#,
+        &[
+            r#"2:11: admin.listen: "127.0.0.1:8081" is taken by server.listen"#,
+            r#"2:42: server.listen: "127.0.0.1:9" is taken twice"#,
+        ],
+    ),
+    (
+        r#"[server]
+workers = -1
+trusted_proxies = ["private", "10.0.0.1/8", "proxy"]
+path_case = "insensitiv"
+allow = ["semicolon", "backslash"]
+drain_delay = "15"
+drain_timeout = "1 minute"
+"#,
+        &[
+            "2:11: server.workers: must not be negative",
+            r#"3:31: server.trusted_proxies: "10.0.0.1/8" has bits behind its prefix; did you mean "10.0.0.0/8"?"#,
+            r#"3:45: server.trusted_proxies: "proxy" is no network like "10.0.0.0/8", no address and not "private""#,
+            r#"4:13: server.path_case: "insensitiv" is none of "insensitive", "sensitive"; did you mean "insensitive"?"#,
+            r#"5:23: server.allow: "backslash" is none of "semicolon", "encoded_slash", "non_ascii""#,
+            r#"6:15: server.drain_delay: "15" has no unit; did you mean "15s"?"#,
+            r#"7:17: server.drain_timeout: "1 minute" is no duration; write a number and a unit (ms, s, m, h, d), as in "15m""#,
+        ],
+    ),
+    (
+        r#"[server.limits]
+header_bytes = "1KiB"
+header_timeout = "0s"
+auth_body_bytes = 65536
+connections = 0
+idle_timeout = "1.5h"
+"#,
+        &[
+            "2:16: server.limits.header_bytes: must be 4KiB to 1MiB, not 1KiB",
+            "3:18: server.limits.header_timeout: must be 1ms to 1h, not 0s",
+            r#"4:19: server.limits.auth_body_bytes: expected a size with its unit, found the number 65536; did you mean "65536B"?"#,
+            "5:15: server.limits.connections: must be 1 to 10000000, not 0",
+            r#"6:16: server.limits.idle_timeout: "1.5h" is no duration; write a number and a unit (ms, s, m, h, d), as in "15m""#,
+        ],
+    ),
+    (
+        "[server.tls]
+certificates = []
+",
+        &[r#"1:9: unknown key "tls" in [server]"#],
+    ),
+    (
+        r#"[admin]
+listen = "localhost:8081"
+socket = ""
+"#,
+        &[
+            r#"2:10: admin.listen: "localhost:8081" is no "IP:PORT", as in "127.0.0.1:8081""#,
+            "3:10: admin.socket: is no path",
+        ],
+    ),
+    (
+        r#"[log]
+level = "infoo"
+format = "xml"
+decisions = "yes"
+"#,
+        &[
+            r#"2:9: log.level: "infoo" is none of error, warn, info, debug, trace, off; did you mean "info"?"#,
+            r#"3:10: log.format: "xml" is none of "auto", "text", "json""#,
+            "4:13: log.decisions: expected true or false, found a string",
+        ],
+    ),
+    (
+        r#"[log]
+level = "gatepost=loud"
+"#,
+        &[
+            r#"2:9: log.level: "gatepost=loud" is no filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5"#,
+        ],
+    ),
+    (
+        r#"[store]
+engine = "postgres"
+min_free = "64M"
+"#,
+        &[
+            r#"2:10: store.engine: "postgres" is not "sled""#,
+            r#"3:12: store.min_free: "64M" is no size; did you mean "64MiB"?"#,
+        ],
+    ),
+    (
+        r#"[auth]
+prefix = ""
+"#,
+        &[r#"2:10: auth.prefix: "" would leave no path to the app; a prefix is a path like "/auth""#],
+    ),
+    (
+        r#"[auth]
+prefix = "/"
+"#,
+        &[r#"2:10: auth.prefix: "/" would leave no path to the app; a prefix is a path like "/auth""#],
+    ),
+    (
+        r#"[auth]
+prefix = "auth"
+"#,
+        &[r#"2:10: auth.prefix: a path starts with "/": did you mean "/auth"?"#],
+    ),
+    (
+        r#"[auth]
+prefix = "/{x}"
+"#,
+        &[r#"2:10: auth.prefix: a prefix has no parameters and no "/**""#],
+    ),
+    (
+        r#"[auth]
+prefix = "/a/**"
+"#,
+        &[r#"2:10: auth.prefix: a prefix has no parameters and no "/**""#],
+    ),
+    (
+        r#"[auth]
+registration = "opne"
+registrations_per_address = "20 per hour"
+sessions_per_user = 0
+default_roles = ["usr"]
+login_name = "phone"
+usernames = "utf-8"
+reserved_usernames = ["a b"]
+"#,
+        &[
+            r#"2:16: auth.registration: "opne" is none of "open", "closed"; did you mean "open"?"#,
+            r#"3:29: auth.registrations_per_address: "20 per hour" is no rate; write a number, a slash and s, m, h or d, as in "20/h""#,
+            "4:21: auth.sessions_per_user: must be 1 to 1000, not 0",
+            r#"5:18: auth.default_roles: unknown role "usr", did you mean "user"?"#,
+            r#"6:14: auth.login_name: "phone" is none of "username", "email", "either""#,
+            r#"7:13: auth.usernames: "utf-8" is none of "ascii", "unicode""#,
+            r#"8:23: auth.reserved_usernames: "a b": a username is 1 to 64 characters, without @, white space or control characters"#,
+        ],
+    ),
+    (
+        r#"[auth.password]
+min_length = 300
+memory = "1KiB"
+iterations = 0
+"#,
+        &[
+            "2:14: auth.password.min_length: must be 1 to 256, not 300",
+            "3:10: auth.password.memory: must be 8KiB to 4GiB, not 1KiB",
+            "4:14: auth.password.iterations: must be 1 to 100, not 0",
+        ],
+    ),
+    (
+        r#"[auth.password]
+min_length = 200
+max_bytes = 100
+memory = "64KiB"
+parallelism = 16
+"#,
+        &[
+            "2:14: auth.password.min_length: is larger than max_bytes",
+            "4:10: auth.password.memory: argon2 needs 8KiB for each of parallelism",
+        ],
+    ),
+    (
+        r#"[auth.throttle]
+failures = 0
+lockout = "1h"
+"#,
+        &[
+            "2:12: auth.throttle.failures: must be 1 to 1000, not 0",
+            "3:11: auth.throttle.lockout_max: 15m is shorter than lockout, 1h",
+        ],
+    ),
+    (
+        r#"[roles]
+admin = ["usr"]
+user = "x"
+"a b" = []
+"#,
+        &[
+            r#"2:10: roles.admin: unknown role "usr", did you mean "user"?"#,
+            "3:8: roles.user: expected an array, found a string",
+            r#"4:1: roles: "a b": a role is 1 to 64 of the characters A-Z a-z 0-9 _ . : -"#,
+        ],
+    ),
+    (
+        "[roles]
+",
+        &[r#"1:2: auth.default_roles: unknown role "user""#],
+    ),
+    (
+        r#"[tokens]
+audience = ["a", "a", ""]
+algorithm = "HS256"
+access_ttl = "1500ms"
+refresh_grace = "1h"
+accept = []
+"#,
+        &[
+            r#"2:18: tokens.audience: "a" is named twice"#,
+            "2:23: tokens.audience: must be 1 to 256 bytes without control characters",
+            "3:13: tokens.algorithm: HS256 needs secret or secret_file",
+            "4:14: tokens.access_ttl: must be whole seconds",
+            "5:17: tokens.refresh_grace: must be 0s to 5m, not 1h",
+            "6:10: tokens.accept: nobody could present a token; name at least one form",
+        ],
+    ),
+    (
+        r#"[tokens]
+access_ttl = "2h"
+session_ttl = "1h"
+accept = ["bearer", "bearer", "basic"]
+claims = { sub = "username", "" = "sub", uid = "id" }
+"#,
+        &[
+            "2:14: tokens.access_ttl: 2h is longer than session_ttl, 1h",
+            r#"4:31: tokens.accept: "basic" is none of "bearer", "jwt", "x-access-token""#,
+            r#"5:12: tokens.claims: "sub" has a meaning of its own and cannot be set"#,
+            "5:30: tokens.claims: a claim's name is 1 to 128 bytes without control characters",
+            r#"5:48: tokens.claims.uid: "id" is none of "sub", "username", "email", "name", "roles", "sid"; did you mean "sid"?"#,
+        ],
+    ),
+    (
+        r#"[tokens]
+algorithm = "HS256"
+secret = 5
+"#,
+        &["3:10: tokens.secret: expected a string, found an integer"],
+    ),
+    (
+        r#"[tokens]
+algorithm = "HS256"
+secret_file = "/nowhere/at/all"
+"#,
+        &["3:15: tokens.secret_file: cannot read /nowhere/at/all: No such file or directory (os error 2)"],
+    ),
+    (
+        r#"[identity]
+preset = "gatepst"
+roles_separator = "-"
+unverified_email = true
+forward_authorization = "no"
+[identity.headers]
+user = "X User"
+id = "Host"
+email = "X-Auth_Name"
+name = "Transfer-Encoding"
+sub = "X-Sub"
+"#,
+        &[
+            r#"2:10: identity.preset: "gatepst" is none of "gatepost", "oauth2-proxy", "remote-user", "none"; did you mean "gatepost"?"#,
+            r#"3:19: identity.roles_separator: "-" can stand in a role's name or its encoding"#,
+            "4:20: identity.unverified_email: expected a string, found a boolean",
+            "5:25: identity.forward_authorization: expected true or false, found a string",
+            r#"7:8: identity.headers.user: "X User" is no header name"#,
+            r#"8:6: identity.headers.id: "Host" has a meaning of its own and cannot carry identity"#,
+            r#"10:8: identity.headers.name: "Transfer-Encoding" has a meaning of its own and cannot carry identity"#,
+            r#"11:1: unknown key "sub" in [identity.headers]"#,
+        ],
+    ),
+    (
+        r#"[identity.headers]
+user = "X-A"
+id = "x_a"
+"#,
+        &[r#"3:6: identity.headers.id: "x_a" carries user already"#],
+    ),
+    (
+        r#"[[upstream]]
+servers = ["https://10.0.0.5:8443", "h2c://a:1", "ftp://a", "http://u:p@a", "http://a/b", "localhost:5000", "rubbish", "unix:"]
+"#,
+        &[
+            "1:1: upstream[0].name is missing",
+            "2:12: upstream[0].servers: https:// is not supported yet; use http:// or unix:",
+            "2:37: upstream[0].servers: h2c:// is not supported yet; use http:// or unix:",
+            r#"2:50: upstream[0].servers: unknown scheme "ftp"; use http:// or unix:"#,
+            "2:61: upstream[0].servers: a server has no user and password in its URL",
+            r#"2:77: upstream[0].servers: a server has no path; did you mean "http://a"? (a route's strip_prefix changes paths)"#,
+            r#"2:91: upstream[0].servers: "localhost:5000" has no scheme; did you mean "http://localhost:5000"?"#,
+            r#"2:109: upstream[0].servers: "rubbish" is no server; write "http://HOST:PORT" or "unix:PATH""#,
+            r#"2:120: upstream[0].servers: a Unix socket needs a path, as in "unix:app.sock""#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "a b"
+servers = []
+timeout = "0s"
+"#,
+        &[
+            r#"2:8: upstream[0].name: "a b" is no name: 1 to 64 of the characters A-Z a-z 0-9 _ - ."#,
+            "3:11: upstream[0].servers: at least one server is needed",
+            "4:11: upstream[0].timeout: must be 1ms to 1d, not 0s",
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "my-app"
+servers = ["http://a:1", "http://a:1"]
+[[upstream]]
+name = "my_app"
+"#,
+        &[
+            r#"3:26: upstream.my-app.servers: "a:1" is there twice"#,
+            "4:1: upstream.my_app.servers is missing",
+            r#"4:1: the upstreams "my-app" and "my_app" cannot be told apart"#,
+        ],
+    ),
+    (
+        r#"[[route]]
+path = "/**"
+"#,
+        &["1:1: there is no [[upstream]] that routes could lead to"],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://a"]
+[[upstream]]
+name = "api"
+servers = ["http://b"]
+[[route]]
+path = "/a"
+[[route]]
+path = "/b"
+upstream = "apo"
+"#,
+        &[
+            r#"7:1: route[0].upstream is missing, there are several: "app", "api""#,
+            r#"11:12: route[1].upstream: unknown upstream "apo", did you mean "api"?"#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/{id}/x"
+access = "public"
+roles = ["admin"]
+owner = { id = "sub" }
+"#,
+        &[
+            r#"7:9: route[0].roles: needs a caller, but access is "public""#,
+            r#"8:1: route[0].owner: needs a caller, but access is "public""#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/{id}/x"
+owner = { uid = "sub" }
+[[route]]
+path = "/{id}/y"
+owner = { id = "email" }
+[[route]]
+path = "/{id}/z"
+owner = "id"
+[[route]]
+path = "/{id}/w"
+owner = {}
+or_roles = ["admin"]
+[[route]]
+path = "/v"
+or_roles = ["admin"]
+roles = []
+"#,
+        &[
+            r#"6:11: route[0].owner: the path "/{id}/x" has no parameter "{uid}", did you mean "id"?"#,
+            r#"9:16: route[1].owner.id: "email" is none of "sub", "username""#,
+            r#"12:9: route[2].owner: expected one path parameter and "sub" or "username", as in { uid = "sub" }, found a string"#,
+            r#"15:9: route[3].owner: expected one path parameter and "sub" or "username", as in { uid = "sub" }, found 0 keys"#,
+            r#"19:12: route[4].or_roles: needs an owner beside it; did you mean "roles"?"#,
+            "20:9: route[4].roles: an empty list lets nobody through or everybody, depending on who reads it; leave it out",
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/api/{x}"
+strip_prefix = "/api/v1"
+[[route]]
+path = "/b"
+strip_prefix = "/"
+[[route]]
+path = "/c"
+strip_prefix = "/{x}"
+body_bytes = 5
+timeout = "0s"
+"#,
+        &[
+            r#"6:16: route[0].strip_prefix: "/api/v1" is not the start of the route's path, "/api/{x}""#,
+            r#"9:16: route[1].strip_prefix: "/" strips nothing; leave it out"#,
+            r#"12:16: route[2].strip_prefix: has no parameters and no "/**""#,
+            r#"13:14: route[2].body_bytes: expected a size with its unit, found the number 5; did you mean "5B"?"#,
+            "14:11: route[2].timeout: must be 1ms to 1d, not 0s",
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/a"
+methods = ["get"]
+[[route]]
+path = "/b"
+methods = []
+[[route]]
+path = "/c"
+methods = ["GET", "GET"]
+[[route]]
+path = "/d"
+methods = ["*"]
+host = "https://example.com"
+"#,
+        &[
+            r#"6:12: route[0].methods: method names are case-sensitive: did you mean "GET" instead of "get"?"#,
+            "9:11: route[1].methods: methods must not be empty; leave it out for all methods",
+            "12:11: route[2].methods: GET is named twice",
+            r#"15:12: route[3].methods: "*" is no method; leave methods out for all of them"#,
+            r#"16:8: route[3].host: a host has no scheme, port or path: did you mean "example.com"?"#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/users/:id"
+[[route]]
+path = "users"
+[[route]]
+path = "/a?b"
+"#,
+        &[
+            r#"5:8: route[0].path: a parameter is written "{name}": did you mean "/users/{id}"?"#,
+            r#"7:8: route[1].path: a path starts with "/": did you mean "/users"?"#,
+            r#"9:8: route[2].path: only the path is matched, not its query: did you mean "/a"?"#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/a/{x}"
+[[route]]
+path = "/A/{y}/"
+"#,
+        &[r#"7:8: the route "/A/{y}" answers the same requests as an earlier one"#],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/a"
+methods = ["GET", "POST"]
+[[route]]
+path = "/a"
+methods = ["HEAD"]
+"#,
+        &[r#"8:8: the route "/a" has methods in common with an earlier one"#],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[route]]
+path = "/Auth/login"
+[[route]]
+path = "/.well-known/jwks.json"
+"#,
+        &[
+            r#"5:8: the route "/Auth/login" is at or below the prefix "/auth""#,
+            r#"7:8: the route "/.well-known/jwks.json" is the gateway's own path"#,
+        ],
+    ),
+    (
+        r#"[[upstream]]
+name = "app"
+servers = ["http://127.0.0.1:5000"]
+[[test]]
+request = "GET"
+roles = ["user"]
+expect = 403
+[[test]]
+request = "get /"
+roles = ["usr"]
+expect = 42
+[[test]]
+request = "GET http://a b/"
+expect = "fail"
+[[test]]
+request = "GET /"
+expect = "pass"
+[[test]]
+request = "GET /"
+anonymous = true
+roles = ["user"]
+expect = "pass"
+[[test]]
+"#,
+        &[
+            r#"5:11: test[0].request: "GET" is no request; write a method and a path or URL, as in "GET /path""#,
+            r#"9:11: test[1].request: methods are upper case: did you mean "GET /"?"#,
+            r#"10:10: test[1].roles: unknown role "usr", did you mean "user"?"#,
+            r#"11:10: test[1].expect: expected "pass" or a status like 403"#,
+            "12:1: test[2].roles is missing: say who asks, with roles = […] or anonymous = true",
+            r#"13:11: test[2].request: "GET http://a b/" is no request; write a method and a path or URL, as in "GET /path""#,
+            r#"14:10: test[2].expect: expected "pass" or a status like 403"#,
+            "15:1: test[3].roles is missing: say who asks, with roles = […] or anonymous = true",
+            "21:1: test[4].roles: an anonymous caller has none",
+            "23:1: test[5].request is missing",
+            "23:1: test[5].roles is missing: say who asks, with roles = […] or anonymous = true",
+            "23:1: test[5].expect is missing",
+        ],
+    ),
+    (
+        r#"[[route]]
+path = "/a"
+path = "/b"
+"#,
+        &["3:1: duplicate key"],
+    ),
+    (
+        "[server
+",
+        &["1:8: unclosed table, expected `]`"],
+    ),
+    (
+        r#"a = "unclosed
+"#,
+        &[r#"1:14: invalid basic string, expected `"`"#],
+    ),
+    (
+        "[server]
+workers = 99999999999999999999
+",
+        &["2:11: server.workers: is too large"],
+    ),
+    (
+        "[server]
+drain_delay = 2020-01-01
+workers = 1.5
+",
+        &[
+            r#"2:15: server.drain_delay: expected a duration like "15m", found a date"#,
+            "3:11: server.workers: expected a whole number, found a float",
+        ],
+    ),
+    (
+        r#"[upstream]
+name = "app"
+"#,
+        &["1:1: upstream: expected an array of tables ([[upstream]]), found a table"],
+    ),
+    (
+        r#"route = ["/a"]
+"#,
+        &["1:10: route: expected a table, found a string"],
+    ),
+    (
+        r#"[cors]
+origins = []
+[events]
+url = ""
+[[legacy_token]]
+until = ""
+"#,
+        &[r#"1:2: unknown key "cors""#, r#"3:2: unknown key "events""#, r#"5:3: unknown key "legacy_token""#],
+    ),
+];
+
+#[test]
+fn keys_whose_parts_are_not_built_do_not_exist() {
+    for (table, keys) in [
+        ("[server]", &["redirect_http", "h2c", "proxy_protocol", "tls"][..]),
+        ("[server.tls]", &["acme"]),
+        (
+            "[server.limits]",
+            &[
+                "connections_per_address",
+                "header_count",
+                "body_idle",
+                "write_stall",
+                "streams_per_connection",
+                "handshakes",
+                "connection_age",
+            ],
+        ),
+        ("[[upstream]]", &["ca", "cert", "key", "server_name", "health"]),
+        ("[[route]]", &["mode", "preflight"]),
+        ("[auth]", &["paths", "answer", "errors", "ids", "admission_url", "migrate"]),
+        ("[store]", &["url"]),
+        ("", &["legacy_token", "cors", "events"]),
+    ] {
+        for key in keys {
+            let refused = read_text(&format!("{table}\n{key} = 1\n")).map(drop).expect_err(key);
+            let unknown = brief(&refused).iter().any(|line| line.contains(": unknown key "));
+            assert!(unknown, "{table} {key}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn what_the_gateway_rebuilds_or_drops_cannot_carry_identity_in_any_spelling() {
+    for name in crate::message::fold::FORWARDING_NAMES {
+        for spelling in [name.to_owned(), name.replace('-', "_").to_uppercase(), name.replace('-', "")] {
+            let text = format!("[identity.headers]\nuser = \"{spelling}\"\n{REST}");
+            let found = problems(&text);
+            assert!(found.contains("has a meaning of its own"), "{spelling}: {found}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The shipped `config.toml` is the reference: it loads, it knows every key, and it does not lie.
+
+use std::collections::BTreeSet;
+
+use super::super::Sources;
+use super::{read_text, read_with};
+
+const REFERENCE: &str = include_str!("../../../config.toml");
+
+/// A line that starts with `#` and no space shows a default.
+fn uncommented() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    REFERENCE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Every key that occurs, commented or not, with the table it stands in.
+fn keys() -> BTreeSet<String> {
+    let mut table = String::new();
+    let mut found = BTreeSet::new();
+    for line in REFERENCE.lines() {
+        let line = line.trim_start_matches(['#', ' ']);
+        if line.starts_with('[') && line.ends_with(']') {
+            table = line.trim_matches(['[', ']']).to_owned();
+            found.insert(table.clone());
+            continue;
+        }
+        // Prose names keys as "key = value" or, for tests, as "key: what it is".
+        let key = line.split([' ', ':', '=']).next().unwrap_or_default();
+        let separator = line[key.len()..].trim_start().starts_with(['=', ':']);
+        if separator && !table.is_empty() {
+            found.insert(format!("{table}.{key}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_shipped_file_loads() {
+    let read = read_text(REFERENCE).unwrap_or_else(|problems| panic!("{problems}"));
+    let warnings: Vec<_> = read.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(warnings, ["anybody can register, and every account passes the route \"/**\""]);
+    assert!(!read.settings.routes.is_empty() && !read.settings.tests.is_empty());
+}
+
+#[test]
+fn the_shipped_file_names_every_key_that_is_read() {
+    let read = read_text(REFERENCE).unwrap_or_else(|problems| panic!("{problems}"));
+    let there = keys();
+    assert!(read.known.len() > 85, "{}", read.known.len());
+    let missing: Vec<_> = read.known.iter().filter(|key| !there.contains(*key)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_shipped_file_names_no_key_that_is_not_read() {
+    let read = read_with(&uncommented(), &Sources::default());
+    let read = read.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(!read.shown.is_empty());
+}
+
+#[test]
+fn every_commented_default_is_the_default() {
+    let as_shipped = read_text(REFERENCE).unwrap_or_else(|problems| panic!("{problems}"));
+    let uncommented = read_text(&uncommented()).unwrap_or_else(|problems| panic!("{problems}"));
+    let values = |read: &super::ReadAll| -> Vec<String> {
+        read.shown.iter().map(|shown| format!("{} = {}", shown.key, shown.value)).collect()
+    };
+    assert_eq!(values(&as_shipped), values(&uncommented));
+    let defaults = uncommented.shown.iter().filter(|shown| shown.default).map(|shown| shown.key.as_str());
+    // What cannot be written down: it depends on the machine, or repeats another key.
+    let expected: Vec<_> = defaults.filter(|key| !key.starts_with("route[")).collect();
+    assert_eq!(expected, ["auth.password.concurrent"]);
+}

@@ -1,0 +1,134 @@
+//! What is allowed, and seldom meant.
+
+use super::{REST, read_text};
+
+const UPSTREAM: &str = "[[upstream]]\nname = \"app\"\nservers = [\"http://a:1\"]\n";
+
+fn warnings(text: &str) -> Vec<String> {
+    let read = read_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+    read.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn open_registration_before_a_route_for_every_account() {
+    let text = format!(
+        "auth.registration = \"open\"\n{UPSTREAM}[[route]]\npath = \"/**\"\n[[route]]\npath = \"/b\"\nroles = [\"user\"]\n"
+    );
+    assert_eq!(
+        warnings(&text),
+        ["warning: anybody can register, and every account passes the route \"/**\" and 1 more
+ --> config.toml:6:8
+  |
+6 | path = \"/**\"
+  |        ^^^^^
+note: registration is open
+ --> config.toml:1:21
+  |
+1 | auth.registration = \"open\"
+  |                     ^^^^^^"]
+    );
+    for fine in [
+        "auth.registration = \"open\"\n[[upstream]]\nname = \"a\"\nservers = [\"http://a\"]\n[[route]]\npath = \"/**\"\nroles = [\"admin\"]\n",
+        "auth.registration = \"open\"\n[[upstream]]\nname = \"a\"\nservers = [\"http://a\"]\n[[route]]\npath = \"/{id}\"\nowner = { id = \"sub\" }\n",
+        "auth.registration = \"open\"\n[[upstream]]\nname = \"a\"\nservers = [\"http://a\"]\n[[route]]\npath = \"/**\"\naccess = \"public\"\n",
+        REST,
+    ] {
+        assert_eq!(warnings(fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn a_host_route_that_hides_a_stricter_one() {
+    let text = format!(
+        "{UPSTREAM}[[route]]\npath = \"/admin/**\"\nroles = [\"admin\"]\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n"
+    );
+    let found = warnings(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("config.toml:8:8") && found[0].contains("config.toml:5:8"), "{}", found[0]);
+
+    let fine = format!(
+        "{UPSTREAM}[[route]]\npath = \"/**\"\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\nroles = [\"admin\"]\n"
+    );
+    assert_eq!(warnings(&fine), [""; 0]);
+}
+
+#[test]
+fn a_host_route_that_hides_many_stricter_ones_is_one_warning() {
+    use std::fmt::Write as _;
+    let mut text = UPSTREAM.to_owned();
+    for n in 0..200 {
+        let _ = write!(text, "[[route]]\npath = \"/r{n}\"\nroles = [\"admin\"]\n");
+    }
+    text += "[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n";
+    let found = warnings(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("\"/r0\" that it hides there (and less than 199 more)"), "{}", found[0]);
+}
+
+#[test]
+fn each_by_itself() {
+    for (text, expected) in [
+        (
+            "[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n",
+            "server.trusted_proxies: 0.0.0.0/0 believes anybody: every client can choose its own address",
+        ),
+        (
+            "[server]\ntrusted_proxies = [\"::/0\"]\n",
+            "server.trusted_proxies: ::/0 believes anybody: every client can choose its own address",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:9\"\n",
+            "admin.listen: 0.0.0.0:9 is no loopback address: others can read the metrics",
+        ),
+        (
+            "[auth.password]\nmemory = \"16MiB\"\n",
+            "auth.password: weaker than OWASP's minimum of memory 19MiB with 2 iterations",
+        ),
+        (
+            "[auth.password]\niterations = 1\n",
+            "auth.password: weaker than OWASP's minimum of memory 19MiB with 2 iterations",
+        ),
+        (
+            "[auth.password]\nmin_length = 4\n",
+            "auth.password.min_length: shorter than 8 characters is guessed",
+        ),
+        (
+            "[tokens]\naccess_ttl = \"2d\"\n",
+            "tokens.access_ttl: longer than a day; who verifies tokens by itself hears of no logout before",
+        ),
+        (
+            "[tokens]\nrefresh_ttl = \"100d\"\n",
+            "tokens.refresh_ttl: 100d is longer than session_ttl, 90d: the session ends first",
+        ),
+        (
+            "[roles]\nuser = [\"admin\"]\neditor = [\"user\"]\nadmin = [\"user\"]\n",
+            "roles: \"admin\", \"user\" imply one another: who has one has all",
+        ),
+    ] {
+        let read = read_text(&format!("{text}{REST}")).unwrap_or_else(|problems| panic!("{problems}"));
+        let found: Vec<_> = read.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert_eq!(found, [expected], "{text}");
+    }
+    for fine in [
+        "[tokens]\nsession_ttl = \"1d\"\n",
+        "[auth.password]\nmemory = \"12MiB\"\niterations = 3\n",
+        "[server]\ntrusted_proxies = [\"private\"]\n",
+        "[admin]\nlisten = \"[::1]:9\"\n",
+    ] {
+        assert_eq!(warnings(&format!("{fine}{REST}")), [""; 0], "{fine}");
+    }
+}
+
+#[test]
+fn an_upstream_that_no_route_leads_to() {
+    let text = format!(
+        "{UPSTREAM}[[upstream]]\nname = \"b\"\nservers = [\"http://b\"]\n[[route]]\npath = \"/**\"\nupstream = \"app\"\n"
+    );
+    let found = warnings(&text);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("warning: no route leads to the upstream \"b\"\n --> config.toml:4:1"),
+        "{}",
+        found[0]
+    );
+}
