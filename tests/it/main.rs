@@ -1,0 +1,32 @@
+//! One integration binary: every behaviour has a file beside this one.
+//!
+//! Each test starts the real `gatepost` over a configuration of its own, in a directory of its own, on
+//! ports that the system picks, in front of an upstream that records every byte it is sent. What it may
+//! expect is the external contract; how the product does it is the unit tests' business.
+#![expect(unreachable_pub, reason = "`pub` in support says which parts are for the tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops on the spot")]
+
+mod accounts;
+mod bodies;
+mod cli;
+mod durability;
+mod faults;
+mod forwarding_headers;
+mod framing;
+mod hop_by_hop;
+mod hosts;
+mod identity_headers;
+mod layering;
+mod limits;
+mod model;
+mod operations;
+mod path_tricks;
+mod paths_http;
+mod races;
+mod readme;
+mod regression;
+mod routes;
+mod sessions;
+mod support;
+mod throttle;
+mod tokens;

@@ -1,0 +1,216 @@
+//! Faults that were found once and must not come back, each test under the name of what was found.
+//!
+//! What belongs to a subject has a file of that subject; here is what was missed there. A test that
+//! depends on how bytes are cut into packets waits for a sign that the piece before has been read.
+
+use std::sync::{Mutex, mpsc};
+
+use crate::support::eventually;
+use crate::support::request::{Request, get};
+use crate::support::upstream::{Upstream, echo};
+use crate::support::wire::show;
+use crate::support::world::World;
+
+/// An upstream that reads requests whole and answers each when the test says so, or has ended.
+fn patient() -> (mpsc::Sender<()>, Upstream) {
+    let (go, wait) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::scripted(move |exchange| {
+        exchange.read_body();
+        let _ = wait.lock().unwrap().recv();
+        echo(exchange);
+    });
+    (go, upstream)
+}
+
+#[test]
+fn bytes_behind_a_bare_line_feed_in_the_next_head_are_not_read() {
+    let (go, upstream) = patient();
+    let world = World::before(upstream, |c| c);
+    let mut client = world.connect();
+    client.send("POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    world.upstream.wait_for(1);
+    client.send("helloGET / HTTP/1.1\nHost: a");
+    world.upstream.wait_until_complete(0);
+    client.send("AAAA");
+    go.send(()).unwrap();
+
+    client.response().expect(200);
+    if let Some(answer) = client.try_response("GET") {
+        assert_eq!(answer.status, 400);
+    }
+    client.ends();
+    let seen = world.upstream.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].body, b"hello");
+    world.upstream.saw_only_proper_requests();
+}
+
+#[test]
+fn bytes_behind_a_broken_chunk_are_neither_body_nor_request() {
+    let forged = "POST /public/forged HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+    for fault in ["zz\r\n", "5\nhello", "5\r\nhelloX", "0\r\nX : y\r\n\r\n"] {
+        let world = World::new();
+        let mut client = world.connect();
+        client.send("POST /public/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        world.upstream.wait_for(1);
+        client.send("5\r\nhel");
+        world.upstream.wait_until(|seen| seen[0].body == b"hel");
+        client.send(format!("lo\r\n{fault}"));
+        client.send(forged).send("x".repeat(10_000));
+
+        if let Some(answer) = client.try_response("POST") {
+            assert_eq!(answer.status, 400, "{fault:?}: {}", answer.text());
+        }
+        client.send(forged).send("GET /public/forged HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.wire.half_close();
+        client.ends();
+        world.upstream.wait_until_all_closed();
+        let seen = world.upstream.seen();
+        assert_eq!(seen.len(), 1, "{fault:?}: {seen:?}");
+        assert!(!seen[0].complete, "{fault:?} reached the upstream as a whole request");
+        let body = &seen[0].body;
+        assert!(b"hellohello".starts_with(body), "{fault:?}: {}", show(body));
+    }
+}
+
+#[test]
+fn an_answer_before_the_body_was_read_does_not_lose_the_upstream_connection() {
+    let upstream = Upstream::scripted(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        exchange.read_body();
+    });
+    let port = upstream.port();
+    let world = World::before(upstream, |c| c.upstream_with("app", port, "idle = \"1s\""));
+    let mut client = world.connect();
+    let mut answered = 0;
+    for _ in 0..100 {
+        client.send("POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        let answer = client.try_response("POST");
+        answered += usize::from(answer.is_some());
+        // The gateway may close after an early answer, and does not when it has read the rest.
+        if answer.is_none() || !client.wire.send(b"hello") {
+            client = world.connect();
+        }
+        if answered == 50 {
+            break;
+        }
+    }
+    assert_eq!(answered, 50);
+    assert!(world.upstream.opened() <= 10, "{} connections", world.upstream.opened());
+    // The client's stays open: what is closed is closed for having been idle.
+    world.upstream.wait_until_all_closed();
+    drop(client);
+}
+
+#[test]
+fn an_answer_that_breaks_off_in_the_packet_of_its_head_arrives_as_far_as_it_came() {
+    for bytes in [
+        "HTTP/1.1 200 OK\r\nX-Here: yes\r\nContent-Length: 50\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nX-Here: yes\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "HTTP/1.1 200 OK\r\nX-Here: yes\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf",
+    ] {
+        let world = World::before(Upstream::answering_and_closing(bytes), |c| c);
+        let mut client = world.connect();
+        let answer = client.send(get("/public/x").bytes()).response();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "half"), "{bytes:?}");
+        assert_eq!(answer.header("x-here"), Some("yes"), "{bytes:?}");
+        assert!(answer.fault.is_some(), "{bytes:?} looked whole");
+        client.ends();
+    }
+}
+
+#[test]
+fn a_stalled_upload_is_the_clients_timeout_and_no_error_of_the_upstream() {
+    let world = World::with(|c| c.route("path = \"/slow/**\"\naccess = \"public\"\ntimeout = \"1s\""));
+    for body in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
+        let mut client = world.connect();
+        client.send(format!("POST /slow/x HTTP/1.1\r\nHost: a\r\n{body}"));
+        client.response().is_problem(408, "request_timeout");
+        client.wire.half_close();
+        client.ends();
+    }
+    let metrics = world.ask_admin("/metrics").text();
+    let errors = metrics.lines().filter(|line| line.starts_with("gatepost_upstream_errors_total{"));
+    let counted: Vec<_> = errors.filter(|line| !line.ends_with(" 0")).collect();
+    assert!(counted.is_empty(), "{counted:?}");
+    assert!(world.upstream.seen().iter().all(|request| !request.complete));
+}
+
+#[test]
+fn the_beginning_of_a_head_behind_an_earlier_request_is_under_the_header_timeout() {
+    let (go, upstream) = patient();
+    let world = World::before(upstream, |c| {
+        c.set("server.limits", "header_timeout", "\"1s\"").set("server.limits", "idle_timeout", "\"1h\"")
+    });
+    let mut client = world.connect();
+    client.send("GET /public/x HTTP/1.1\r\nHost: a\r\n\r\nGET /public/y HTTP/1.1\r\nHo");
+    go.send(()).unwrap();
+    client.response().expect(200);
+    client.ends();
+    let metric = "gatepost_connections_ended_total{reason=\"header_timeout\"}";
+    eventually("it is counted", || (world.metric(metric)? >= 1.0).then_some(()));
+    assert_eq!(world.upstream.count(), 1);
+}
+
+#[test]
+fn options_star_needs_one_host_like_any_request() {
+    let world = World::new();
+    for lines in ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n", "Host: a b\r\n"] {
+        world.refuses_raw(format!("OPTIONS * HTTP/1.1\r\n{lines}\r\n"), 400, "bad_host");
+    }
+}
+
+#[test]
+fn max_forwards_of_options_is_counted_down() {
+    let world = World::new();
+    for (sent, arrives) in [("3", "2"), ("1", "0"), ("many", "many")] {
+        let request = Request::new("OPTIONS", "/public/x").header("Max-Forwards", sent);
+        let (_, seen) = world.passes(request);
+        assert_eq!(seen.header("max-forwards"), Some(arrives), "{sent}");
+    }
+}
+
+#[test]
+fn what_is_below_the_public_keys_is_nobodys() {
+    let world = World::new();
+    let user = world.user("alice");
+    for path in ["/.well-known/jwks.json/x", "/.well-known/jwks.json/x/y"] {
+        world.refuses(get(path), 404, "not_found");
+        world.refuses(get(path).bearer(&user.access), 404, "not_found");
+    }
+}
+
+#[test]
+fn a_forwarded_for_that_is_no_text_does_not_choose_the_client_address() {
+    let world = World::with(|c| c.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]"));
+    // What a client may write, and what the proxy in front of us makes of it when it adds the address.
+    for (lines, client, chain) in [
+        (&b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: \xff, 198.51.100.7\r\n"[..], "198.51.100.7", 4),
+        (b"X-Forwarded-For: 6.6.6.6, \xff, 198.51.100.7\r\n", "198.51.100.7", 4),
+        (b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: \xff\r\n", "127.0.0.1", 3),
+    ] {
+        let head = [&b"GET /public/x HTTP/1.1\r\nHost: a\r\n"[..], lines, b"\r\n"].concat();
+        let (answer, seen) = world.passes_raw(head);
+        assert_eq!(seen.header("x-real-ip"), Some(client), "{}", show(lines));
+        let forwarded = seen.header("x-forwarded-for").unwrap();
+        let hops: Vec<_> = forwarded.split(", ").collect();
+        assert_eq!(hops.len(), chain, "no hop may vanish from {forwarded:?}, or one left of it is believed");
+        assert_eq!(hops[hops.len() - 1], "127.0.0.1");
+        let id = answer.header("x-request-id").or_else(|| seen.header("x-request-id")).unwrap();
+        assert_eq!(world.decision(id)["client"], client, "{}", show(lines));
+    }
+}
+
+#[test]
+fn a_transfer_coding_that_is_not_chunked_from_the_upstream_is_502() {
+    for coding in ["gzip", "chunked, gzip", "gzip\r\nTransfer-Encoding: chunked", "Gzip"] {
+        let bytes = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\nnot text");
+        let world = World::before(Upstream::answering_and_closing(bytes), |c| c);
+        for method in ["GET", "POST"] {
+            world.ask(Request::new(method, "/public/x")).is_problem(502, "upstream_invalid");
+        }
+        let head = world.ask(Request::new("HEAD", "/public/x"));
+        assert_eq!(head.status, 502, "{coding}");
+    }
+}
