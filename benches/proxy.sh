@@ -10,7 +10,7 @@
 # is ended by its process id.
 #
 #   ROUNDS=9 DURATION=5 CONNECTIONS=64   paired rounds, seconds a turn, connections of the load
-#   GATEPOST_BIN=FILE                    default: target/dist/gatepost, then target/release/gatepost
+#   GATEPOST_BIN=FILE                    default: target/release/gatepost
 #   NGINX=FILE                           default: nginx from PATH or /usr/sbin
 #   PROXY_CPU=0 LOAD_CPU=1               default: the first two CPUs this process may use
 #   OUT=FILE                             also writes every turn there, tab-separated
@@ -32,11 +32,9 @@ for tool in "$nginx" wrk curl python3 taskset; do
 done
 gatepost=${GATEPOST_BIN:-}
 if [[ -z $gatepost ]]; then
-    for gatepost in target/dist/gatepost target/release/gatepost; do
-        [[ -x $gatepost ]] && break
-    done
+    gatepost=target/release/gatepost
 fi
-[[ -x $gatepost ]] || die "no gateway binary: cargo build --profile dist, or set GATEPOST_BIN"
+[[ -x $gatepost ]] || die "no gateway binary: cargo build --release, or set GATEPOST_BIN"
 gatepost=$(realpath "$gatepost")
 
 mapfile -t cpus < <(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)), sep="\n")')
