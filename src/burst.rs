@@ -44,8 +44,9 @@ impl Bursts {
             stuck.append(&mut self.waiting.borrow_mut());
             // A connection that nobody holds any more is closed rather than waited for.
             stuck.retain(|shared| {
-                shared.queued.set(false);
                 let waits = shared.poll_written(cx, &self).is_pending();
+                shared.stuck.set(waits);
+                shared.queued.set(waits);
                 waits && Rc::strong_count(shared) > 1
             });
             Poll::<()>::Pending
@@ -61,10 +62,15 @@ impl Bursts {
     }
 
     fn queue(&self, shared: &Rc<Shared>) {
-        if shared.queued.replace(true) {
+        if !shared.queued.replace(true) {
+            self.waiting.borrow_mut().push(Rc::clone(shared));
+        } else if !shared.stuck.get() {
             return;
         }
-        self.waiting.borrow_mut().push(Rc::clone(shared));
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(writer) = &*self.writer.borrow() {
             writer.wake_by_ref();
         }
@@ -95,7 +101,10 @@ struct Shared {
     stream: RefCell<Stream>,
     /// What waits, and how much of it is written. Empty vectors own nothing: idle connections are many.
     out: RefCell<(Vec<u8>, usize)>,
+    /// The writer has it on its list: once, or the list would keep a connection alive by itself.
     queued: Cell<bool>,
+    /// It is there because the peer does not read.
+    stuck: Cell<bool>,
     failure: Cell<Option<io::ErrorKind>>,
 }
 
@@ -107,6 +116,7 @@ impl BurstStream {
             stream: RefCell::new(stream),
             out: RefCell::default(),
             queued: Cell::new(false),
+            stuck: Cell::new(false),
             failure: Cell::new(None),
         };
         Self { shared: Rc::new(shared), bursts: Rc::clone(bursts) }
@@ -126,6 +136,15 @@ impl BurstStream {
         }
         self.bursts.queue(&self.shared);
         true
+    }
+}
+
+impl Drop for BurstStream {
+    /// What its peer does not read is not waited for any longer.
+    fn drop(&mut self) {
+        if self.shared.stuck.get() {
+            self.bursts.wake();
+        }
     }
 }
 
@@ -191,7 +210,8 @@ impl AsyncWrite for BurstStream {
 
     /// What is queued needs nobody to wait for it; what the peer does not take, does.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.queued.get() && self.shared.failure.get().is_none() {
+        let on_its_way = self.shared.queued.get() && !self.shared.stuck.get();
+        if on_its_way && self.shared.failure.get().is_none() {
             return Poll::Ready(Ok(()));
         }
         self.shared.poll_written(cx, &self.bursts)
@@ -274,6 +294,28 @@ mod tests {
             other_peer.read_exact(&mut read).await.expect("its own turn");
             let mut read = vec![0; accepted];
             peer.read_exact(&mut read).await.expect("all that was accepted");
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_given_up_ends_although_its_peer_does_not_read() {
+        with_pair(|mut stream, bursts, mut peer| async move {
+            tokio::task::spawn_local(bursts.write());
+            let full = std::time::Duration::from_millis(200);
+            while let Ok(written) = tokio::time::timeout(full, stream.write(&[b'x'; 1024])).await {
+                written.expect("the peer is there");
+                tokio::task::yield_now().await;
+            }
+            let held = Rc::downgrade(&stream.shared);
+            drop(stream);
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(held.upgrade().is_none(), "nobody keeps the socket");
+            let mut read = Vec::new();
+            tokio::time::timeout(std::time::Duration::from_secs(10), peer.read_to_end(&mut read))
+                .await
+                .expect("it ends")
+                .expect("with the end of the stream");
         });
     }
 
