@@ -81,7 +81,7 @@ pub enum Endpoint {
 }
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Where clients connect.
     pub listen: Vec<Endpoint>,
@@ -99,6 +99,71 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// `[server.limits]`
     pub limits: Limits,
+    /// Plain listeners that only send people to https.
+    pub redirect_http: Vec<Endpoint>,
+    /// Whether clear text may be HTTP/2 by prior knowledge (RFC 9113 section 3.3).
+    pub h2c: bool,
+    /// Whether trusted proxies open each connection with a PROXY header (v1 or v2).
+    pub proxy_protocol: bool,
+    /// `[server.tls]`; without it, `listen` is clear text.
+    pub tls: Option<TlsSettings>,
+}
+
+/// `[server.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Chosen by SNI; the first is for everybody else. May be empty when there is `acme`.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// The authorities whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients need a certificate.
+    pub client_auth: ClientAuth,
+    /// `[server.tls.acme]`
+    pub acme: Option<AcmeSettings>,
+}
+
+/// A certificate chain and its private key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the end entity first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Whether clients need a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// None is asked for.
+    Off,
+    /// One that is shown must be good.
+    Optional,
+    /// Nobody gets in without.
+    Required,
+}
+
+/// `[server.tls.acme]` (RFC 8555)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSettings {
+    /// The names on the certificate; at least one.
+    pub domains: Vec<String>,
+    /// Whom the authority may write to.
+    pub email: Option<String>,
+    /// The directory's URL.
+    pub directory: String,
+    /// The authority of the directory's own certificate, when the system does not know it.
+    pub ca: Option<PathBuf>,
 }
 
 /// `[server.limits]`
@@ -114,10 +179,59 @@ pub struct Limits {
     pub connections: usize,
     /// A kept-alive connection without a request is closed after this.
     pub idle_timeout: Duration,
+    /// Client connections at once from one address (IPv6: its /64); 0 is no limit.
+    pub connections_per_address: usize,
+    /// Header lines in a request's head.
+    pub header_count: usize,
+    /// A request body of which nothing arrives for this long is given up.
+    pub body_idle: Duration,
+    /// A client that takes nothing of its answer for this long is given up.
+    pub write_stall: Duration,
+    /// A connection gets no new requests after this; zero is no limit.
+    pub connection_age: Duration,
+    /// TLS handshakes at once, all workers together; others wait for their turn.
+    pub handshakes: usize,
+    /// From a connection's first byte to the end of its TLS handshake (or PROXY header).
+    pub handshake_timeout: Duration,
+    /// HTTP/2 streams open at once on one connection.
+    pub streams_per_connection: u32,
+    /// An HTTP/2 request's decoded header list, in bytes as RFC 9113 section 6.5.2 counts.
+    pub header_list_bytes: usize,
+    /// HTTP/2 streams that a connection may reset (or have reset for its faults) in ten seconds.
+    pub resets: u32,
+    /// HTTP/2 PING frames in ten seconds.
+    pub pings: u32,
+    /// HTTP/2 SETTINGS frames in ten seconds.
+    pub settings: u32,
+}
+
+/// What holds when the file does not say otherwise.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 32 << 10,
+            header_timeout: Duration::from_secs(10),
+            auth_body_bytes: 64 << 10,
+            connections: 10_000,
+            idle_timeout: Duration::from_secs(75),
+            connections_per_address: 0,
+            header_count: 100,
+            body_idle: Duration::from_secs(30),
+            write_stall: Duration::from_secs(30),
+            connection_age: Duration::ZERO,
+            handshakes: 256,
+            handshake_timeout: Duration::from_secs(10),
+            streams_per_connection: 100,
+            header_list_bytes: 32 << 10,
+            resets: 200,
+            pings: 100,
+            settings: 50,
+        }
+    }
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Where `/healthz`, `/readyz` and `/metrics` are served; a loopback address by default.
     pub listen: SocketAddr,
@@ -126,7 +240,7 @@ pub struct AdminSettings {
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// A `tracing` level or filter directive.
     pub level: String,
@@ -148,7 +262,7 @@ pub enum LogFormat {
 }
 
 /// `[store]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
     /// The sled directory.
     pub path: PathBuf,
@@ -334,7 +448,7 @@ pub enum ClaimSource {
 }
 
 /// `[identity]`, the preset and overrides resolved: which value goes into which header.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySettings {
     /// Header names by value; a value without a name is not sent.
     pub headers: IdentityHeaderNames,
@@ -366,12 +480,12 @@ pub struct IdentityHeaderNames {
 }
 
 /// `[[upstream]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// Its name.
     pub name: String,
     /// Its servers; at least one.
-    pub servers: Vec<Endpoint>,
+    pub servers: Vec<UpstreamServer>,
     /// Which `Host` it sees.
     pub host: UpstreamHost,
     /// To the response head.
@@ -380,6 +494,82 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// A pooled connection is not used after this.
     pub idle: Duration,
+    /// How its servers' certificates are judged, and what we show them.
+    pub tls: UpstreamTls,
+    /// Asking servers how they are.
+    pub health: Option<HealthSettings>,
+    /// When a server that fails is left out.
+    pub ejection: EjectionSettings,
+    /// A server that has come back gets its full share only after this; zero: at once.
+    pub slow_start: Duration,
+    /// How often names are resolved again.
+    pub resolve: Duration,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// What is spoken.
+    pub scheme: UpstreamScheme,
+    /// Where.
+    pub endpoint: Endpoint,
+}
+
+impl std::fmt::Display for UpstreamServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.endpoint, self.scheme) {
+            (Endpoint::Unix(path), _) => write!(f, "unix:{}", path.display()),
+            (Endpoint::Tcp(address), UpstreamScheme::Http) => write!(f, "http://{address}"),
+            (Endpoint::Tcp(address), UpstreamScheme::Https) => write!(f, "https://{address}"),
+            (Endpoint::Tcp(address), UpstreamScheme::H2c) => write!(f, "h2c://{address}"),
+        }
+    }
+}
+
+/// What is spoken to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamScheme {
+    /// HTTP/1.1 on clear text.
+    Http,
+    /// TLS; HTTP/2 or HTTP/1.1 by ALPN.
+    Https,
+    /// HTTP/2 on clear text, by prior knowledge.
+    H2c,
+}
+
+/// An upstream's TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The authorities that are believed, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// What we show.
+    pub client: Option<CertificateFiles>,
+    /// The name that the certificate must have, instead of the server's host.
+    pub server_name: Option<String>,
+}
+
+/// `health`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// What is asked for with GET; 2xx and 3xx are healthy.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
+    /// To the answer's head, connecting included.
+    pub timeout: Duration,
+    /// So many good answers in a row bring a server back.
+    pub healthy: u32,
+    /// So many bad ones in a row take it out.
+    pub unhealthy: u32,
+}
+
+/// `ejection`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectionSettings {
+    /// Failed connections or broken answers in a row; 0 is never.
+    pub failures: u32,
+    /// For how long; doubles each time in a row, up to ten times.
+    pub duration: Duration,
 }
 
 /// Which `Host` an upstream sees.
@@ -408,8 +598,19 @@ pub struct RouteSettings {
     pub body_bytes: Option<u64>,
     /// Whether the app sees the token.
     pub forward_authorization: bool,
+    /// Whether a refusal is one.
+    pub mode: RouteMode,
     /// `FILE:LINE` of the table, for messages.
     pub place: String,
+}
+
+/// Whether a route's refusals are refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteMode {
+    /// Who may not pass does not.
+    Enforce,
+    /// It is counted and logged, and passes.
+    Report,
 }
 
 /// `[[test]]`

@@ -9,7 +9,7 @@ use super::origin::Origin;
 use super::reader::Reader;
 use super::tree::Node;
 use super::value::{Fault, Value, parse, quote};
-use crate::settings::Endpoint;
+use crate::settings::{Endpoint, UpstreamScheme};
 
 /// `sun_path` holds 108 bytes on Linux, the final NUL among them.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -23,7 +23,27 @@ pub(super) enum Listen {
 
 /// An upstream's server: [`Listen`] written as a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server(pub(super) Listen);
+pub(super) struct Server {
+    pub(super) scheme: UpstreamScheme,
+    pub(super) place: Listen,
+}
+
+/// How servers are written, for messages.
+const SERVER_FORMS: &str =
+    "\"http://HOST:PORT\", \"https://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\"";
+
+impl Server {
+    /// `https://[::1]:443`, `unix:PATH`.
+    pub(super) fn text(&self) -> String {
+        let scheme = match (&self.place, self.scheme) {
+            (Listen::Unix(_), _) => "",
+            (Listen::Tcp { .. }, UpstreamScheme::Http) => "http://",
+            (Listen::Tcp { .. }, UpstreamScheme::Https) => "https://",
+            (Listen::Tcp { .. }, UpstreamScheme::H2c) => "h2c://",
+        };
+        format!("{scheme}{}", self.place.text())
+    }
+}
 
 /// `IP:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,46 +112,45 @@ impl Value for Listen {
 
 impl Value for Server {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parse("\"http://HOST:PORT\" or \"unix:PATH\"", node, server)
+        parse(SERVER_FORMS, node, server)
     }
     fn show(&self) -> String {
-        match &self.0 {
-            Listen::Tcp { .. } => quote(&format!("http://{}", self.0.text())),
-            Listen::Unix(_) => quote(&self.0.text()),
-        }
+        quote(&self.text())
     }
 }
 
 fn server(text: &str) -> Result<Server, String> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return unix(path).map(Server);
+        return unix(path).map(|place| Server { scheme: UpstreamScheme::Http, place });
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(match host_and_port(text, None) {
             Ok(_) => {
                 format!("{} has no scheme; did you mean {}?", quote(text), quote(&format!("http://{text}")))
             }
-            Err(_) => format!("{} is no server; write \"http://HOST:PORT\" or \"unix:PATH\"", quote(text)),
+            Err(_) => format!("{} is no server; write {SERVER_FORMS}", quote(text)),
         });
     };
-    match scheme {
-        "http" => {}
-        "https" | "h2c" => {
-            return Err(format!("{scheme}:// is not supported yet; use http:// or unix:"));
+    let (known, default_port) = match scheme {
+        "http" => (UpstreamScheme::Http, 80),
+        "https" => (UpstreamScheme::Https, 443),
+        "h2c" => (UpstreamScheme::H2c, 80),
+        _ => {
+            let scheme = quote(scheme);
+            return Err(format!("unknown scheme {scheme}; use http://, https://, h2c:// or unix:"));
         }
-        _ => return Err(format!("unknown scheme {}; use http:// or unix:", quote(scheme))),
-    }
+    };
     // A password in a URL must not be repeated.
     if rest.contains('@') {
         return Err("a server has no user and password in its URL".to_owned());
     }
     if let Some(at) = rest.find(['/', '?', '#']) {
-        let meant = quote(&format!("http://{}", &rest[..at]));
+        let meant = quote(&format!("{scheme}://{}", &rest[..at]));
         return Err(format!(
             "a server has no path; did you mean {meant}? (a route's strip_prefix changes paths)"
         ));
     }
-    host_and_port(rest, Some(80)).map(Server)
+    host_and_port(rest, Some(default_port)).map(|place| Server { scheme: known, place })
 }
 
 fn unix(path: &str) -> Result<Listen, String> {
@@ -175,13 +194,18 @@ fn is_host(host: &str) -> bool {
         return inner.parse::<std::net::Ipv6Addr>().is_ok();
     }
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if numeric {
+        return host.parse::<std::net::Ipv4Addr>().is_ok();
+    }
+    is_name(host)
+}
+
+/// A name as DNS and container networks have it.
+pub(super) fn is_name(host: &str) -> bool {
     let label = |label: &str| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         !label.is_empty() && label.len() <= 63 && label.bytes().all(plain)
     };
-    if numeric {
-        return host.parse::<std::net::Ipv4Addr>().is_ok();
-    }
     host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
 }
 

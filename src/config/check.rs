@@ -11,7 +11,7 @@ use super::sections::upstreams::UpstreamRead;
 use super::value::quote;
 use crate::authz::{Access, Policy};
 use crate::route::{MethodSet, PathCase, PathPattern, RouteRule, RouteTable, TableError};
-use crate::settings::{Registration, WELL_KNOWN_JWKS};
+use crate::settings::{Registration, RouteMode, WELL_KNOWN_JWKS};
 
 /// Everything that was read and has to fit together.
 pub(super) struct Parts<'a> {
@@ -32,6 +32,7 @@ impl Parts<'_> {
         self.check_upstreams_used();
         self.check_table();
         self.warn_of_open_doors();
+        self.warn_of_reporting();
     }
 
     /// No route is no mistake that could hurt (nothing is forwarded), but hardly meant.
@@ -165,6 +166,22 @@ impl Parts<'_> {
         let problem = Problem::warning(message, self.reader.place(&first.path))
             .note("registration is open", self.reader.place(&self.auth.registration));
         self.reader.push(problem);
+    }
+
+    /// Meant for a while, and easily forgotten.
+    fn warn_of_reporting(&self) {
+        for route in self.routes.iter().filter(|route| route.settings.mode == RouteMode::Report) {
+            let path = quote(route.settings.rule.path.as_str());
+            let message = match route.settings.policy.access() {
+                Access::Public => {
+                    format!("the route {path} is public: it refuses nobody whom it could report")
+                }
+                Access::Optional | Access::Authenticated => format!(
+                    "the route {path} does not enforce: whoever it would deny is reported, and passes"
+                ),
+            };
+            self.reader.warn(message, &route.mode);
+        }
     }
 
     /// Whether a fresh account passes.

@@ -27,7 +27,8 @@ mod value;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -73,6 +74,8 @@ pub struct Loaded {
     pub shown: Vec<ShownValue>,
     /// The file that was read.
     pub path: PathBuf,
+    /// What [`fingerprint`] said of it.
+    pub fingerprint: u64,
 }
 
 /// One key's effective value.
@@ -86,6 +89,9 @@ pub struct ShownValue {
     pub default: bool,
     /// `config.toml:12:1`, `environment variable GATEPOST__…`, `--set …` or `default`.
     pub origin: String,
+    /// The same, for problems that are found later.
+    #[serde(skip)]
+    pub place: Place,
 }
 
 impl Sources {
@@ -107,8 +113,21 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let alone = |problem: Box<Problem>| Problems::new(vec![*problem]);
     let path = file::find(sources, &file::PLACES).map_err(alone)?;
     let mut source = file::read(&path).map_err(alone)?;
+    let fingerprint = hash(source.text());
     let read = read(&mut source, sources)?;
-    Ok(Loaded { settings: read.settings, warnings: read.warnings, shown: read.shown, path })
+    Ok(Loaded { settings: read.settings, warnings: read.warnings, shown: read.shown, path, fingerprint })
+}
+
+/// A number that tells one content of a file from another; `None` while it cannot be read.
+#[must_use]
+pub fn fingerprint(file: &Path) -> Option<u64> {
+    file::read(file).ok().map(|source| hash(source.text()))
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A file's text, read.
@@ -154,9 +173,9 @@ fn in_order(mut shown: Vec<ShownValue>) -> Vec<ShownValue> {
 /// Every table, in the order of the reference as far as they do not need one another.
 fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Settings> {
     let root = reader.root(tree);
-    let (server, listen) = server::read_server(&root);
+    let (server, places) = server::read_server(&root);
     let store = server::read_store(&root);
-    let admin = server::read_admin(&root, &listen, &store.path);
+    let admin = server::read_admin(&root, &places, &store.path);
     let log = server::read_log(&root);
     let auth = auth::read(&root)?;
     let roles = roles::read(&root);

@@ -107,12 +107,9 @@ impl<'a> Reader<'a> {
     }
 
     fn show(&self, key: String, value: String, origin: &Origin) {
-        let shown = ShownValue {
-            key,
-            value,
-            default: *origin == Origin::Default,
-            origin: self.place(origin).to_string(),
-        };
+        let place = self.place(origin);
+        let default = *origin == Origin::Default;
+        let shown = ShownValue { key, value, default, origin: place.to_string(), place };
         self.shown.borrow_mut().push(shown);
     }
 }
@@ -130,6 +127,11 @@ impl<'a> Section<'a> {
     /// What a message calls a key of this table.
     pub(super) fn label(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{}", self.path, bare_or_quoted(key)) }
+    }
+
+    /// What a message calls the table itself.
+    pub(super) fn label_of_table(&self) -> &str {
+        &self.path
     }
 
     /// The key as documented.
@@ -246,6 +248,30 @@ impl<'a> Section<'a> {
         Read { value, origin, broken }
     }
 
+    /// A path that may be left out, as `""` does, too. Broken counts as left out; it has been reported.
+    pub(super) fn optional_path(&self, key: &'static str) -> Option<Spot<PathBuf>> {
+        let entry = self.entry(key);
+        if entry.is_none_or(|entry| entry.value.as_text() == Some("")) {
+            self.known(key);
+            let origin = entry.map_or(Origin::Default, |entry| entry.value.origin.clone());
+            self.show(key, &String::new(), &origin);
+            return None;
+        }
+        let Read { value, origin, broken } = self.path(key, Path::new(""));
+        (!broken).then_some(Spot { value, origin })
+    }
+
+    /// A path that must be there.
+    pub(super) fn required_path(&self, key: &'static str) -> Option<Spot<PathBuf>> {
+        if self.entry(key).is_none() {
+            self.known(key);
+            self.reader.error(format!("{} is missing", self.label(key)), &self.origin);
+            return None;
+        }
+        let Read { value, origin, broken } = self.path(key, Path::new(""));
+        (!broken).then_some(Spot { value, origin })
+    }
+
     /// Makes a key known that this section reads by hand.
     pub(super) fn by_hand(&self, key: &'static str) -> Option<&'a Entry> {
         self.known(key);
@@ -265,19 +291,32 @@ impl<'a> Section<'a> {
         self.reader.section(kind, path, Some(table), entry.key_origin.clone())
     }
 
+    /// A table that has no default. Broken counts as left out; it has been reported.
+    pub(super) fn optional_table(&self, key: &'static str, kind: &'static str) -> Option<Section<'a>> {
+        self.entry(key)?;
+        let section = self.table(key, kind);
+        section.table.is_some().then_some(section)
+    }
+
     /// The tables of an array of tables, as `name[0]`, `name[1]`, …
     pub(super) fn tables(&self, key: &'static str) -> Vec<Section<'a>> {
+        self.tables_as(key, key)
+    }
+
+    /// The same within a table; `kind` is the whole key.
+    pub(super) fn tables_as(&self, key: &'static str, kind: &'static str) -> Vec<Section<'a>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
         let Kind::Array(items) = &entry.value.kind else {
-            self.wrong_table(key, &entry.value, &format!("an array of tables ([[{key}]])"));
+            self.wrong_table(key, &entry.value, &format!("an array of tables ([[{kind}]])"));
             return Vec::new();
         };
+        let path = self.label(key);
         let open = |(index, item): (usize, &'a Node)| {
             let Kind::Table(table) = &item.kind else {
                 self.wrong_table(key, item, "a table");
                 return None;
             };
-            Some(self.reader.section(key, format!("{key}[{index}]"), Some(table), item.origin.clone()))
+            Some(self.reader.section(kind, format!("{path}[{index}]"), Some(table), item.origin.clone()))
         };
         items.iter().enumerate().filter_map(open).collect()
     }
@@ -309,7 +348,8 @@ impl<'a> Section<'a> {
                 suggestion.map_or(String::new(), |key| format!(", did you mean {}?", quote(key)));
             let mut table = String::new();
             if !self.kind.is_empty() {
-                let array = if matches!(self.kind, "upstream" | "route" | "test") {
+                let array = if matches!(self.kind, "upstream" | "route" | "test" | "server.tls.certificates")
+                {
                     ("[[", "]]")
                 } else {
                     ("[", "]")

@@ -3,10 +3,12 @@
 
 pub(super) mod auth;
 pub(super) mod identity;
+mod limits;
 pub(super) mod password;
 pub(super) mod roles;
 pub(super) mod routes;
 pub(super) mod server;
+mod tls;
 pub(super) mod tokens;
 pub(super) mod trials;
 pub(super) mod upstreams;

@@ -12,7 +12,7 @@ use super::{DAY, MILLISECOND, lasts};
 use crate::authz::{Access, OwnerClaim, Ownership, Policy};
 use crate::identity::Role;
 use crate::route::{HostPattern, MethodSet, PathCase, PathPattern, RouteRule};
-use crate::settings::RouteSettings;
+use crate::settings::{RouteMode, RouteSettings};
 
 /// What routes refer to.
 pub(in super::super) struct Surroundings<'a> {
@@ -28,6 +28,8 @@ pub(in super::super) struct RouteRead {
     pub(in super::super) origin: Origin,
     /// Where its path stands.
     pub(in super::super) path: Origin,
+    /// Where its mode stands.
+    pub(in super::super) mode: Origin,
 }
 
 /// A host as a route names it.
@@ -74,6 +76,7 @@ fn read_one(
     let body_bytes = table.optional("body_bytes", |_: &Size| Ok(())).map(|size| size.value.0);
     let forward_authorization = table.get("forward_authorization", around.forward_authorization).value;
     let policy = read_policy(table, pattern, around.roles);
+    let mode = table.get("mode", RouteMode::Enforce);
     let path = path?;
     let settings = RouteSettings {
         rule: RouteRule { host, path: path.value, methods },
@@ -83,9 +86,10 @@ fn read_one(
         timeout,
         body_bytes,
         forward_authorization,
+        mode: mode.value,
         place: place_of(table),
     };
-    Some(RouteRead { settings, origin: table.origin().clone(), path: path.origin })
+    Some(RouteRead { settings, origin: table.origin().clone(), path: path.origin, mode: mode.origin })
 }
 
 /// `FILE:LINE`, or who named it.

@@ -1,4 +1,4 @@
-//! `[server]`, `[server.limits]`, `[admin]`, `[log]`, `[store]`.
+//! `[server]`, `[admin]`, `[log]`, `[store]`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,58 +10,120 @@ use super::super::address::{Listen, Socket, Trusted, private_networks, socket_pa
 use super::super::origin::Origin;
 use super::super::reader::{Read, Section};
 use super::super::value::{OneOrMany, Size, Spot, nearest, quote};
+use super::tls::{self, TlsRead};
 use super::words::{Allowance, Engine};
-use super::{DAY, HOUR, MILLISECOND, between, default_list, lasts, sized};
+use super::{HOUR, between, default_list, lasts, limits};
 use crate::route::PathAllowances;
 use crate::route::PathCase;
-use crate::settings::{
-    AdminSettings, Endpoint, Limits, LogFormat, LogSettings, ServerSettings, StoreSettings,
-};
+use crate::settings::{AdminSettings, Endpoint, LogFormat, LogSettings, ServerSettings, StoreSettings};
 
 /// More threads than any machine has cores.
 const MOST_WORKERS: usize = 1024;
 
-pub(in super::super) fn read_server(root: &Section<'_>) -> (ServerSettings, Read<Vec<Spot<Listen>>>) {
+/// Places that clients come to, as they are written.
+pub(in super::super) struct Places {
+    listen: Read<Vec<Spot<Listen>>>,
+    redirect: Read<Vec<Spot<Listen>>>,
+}
+
+pub(in super::super) fn read_server(root: &Section<'_>) -> (ServerSettings, Places) {
     let server = root.table("server", "server");
-    let listen = read_listen(&server);
+    let places = Places { listen: read_listen(&server), redirect: read_redirect(&server) };
+    check_clashes(&server, &places);
+    let trusted_proxies = read_trusted(&server);
+    let tls = tls::read(&server);
+    let h2c = server.get("h2c", false);
+    check_tls(&server, &places, tls.as_ref(), &h2c);
     let settings = ServerSettings {
-        listen: endpoints(&server, &listen),
+        listen: endpoints(&server, "listen", &places.listen),
         workers: read_workers(&server),
-        trusted_proxies: read_trusted(&server),
         path_case: server.get("path_case", PathCase::Insensitive).value,
         allow: read_allow(&server),
         drain_delay: server.get_if("drain_delay", Duration::ZERO, lasts(Duration::ZERO, HOUR)).value,
         drain_timeout: server
             .get_if("drain_timeout", Duration::from_secs(20), lasts(Duration::ZERO, HOUR))
             .value,
-        limits: read_limits(&server),
+        limits: limits::read(&server),
+        redirect_http: endpoints(&server, "redirect_http", &places.redirect),
+        h2c: h2c.value,
+        proxy_protocol: read_proxy_protocol(&server, &places, &trusted_proxies),
+        trusted_proxies,
+        tls: tls.map(|tls| tls.settings),
     };
     server.finish();
-    (settings, listen)
+    (settings, places)
 }
 
 fn read_listen(server: &Section<'_>) -> Read<Vec<Spot<Listen>>> {
     let default = default_list([Listen::Tcp { host: "127.0.0.1".to_owned(), port: 8080 }]);
-    let listen = server.get_if("listen", default, |listen| match listen.len() {
+    server.get_if("listen", default, |listen| match listen.len() {
         0 => Err("at least one place to listen is needed".to_owned()),
         _ => Ok(()),
-    });
-    for (index, one) in listen.value.iter().enumerate() {
-        if listen.value[..index].iter().any(|earlier| earlier.value.clashes_with(&one.value)) {
-            let message = format!("server.listen: {} is taken twice", quote(&one.value.text()));
-            server.reader().error(message, &one.origin);
-        }
-    }
-    listen
+    })
 }
 
-fn endpoints(server: &Section<'_>, listen: &Read<Vec<Spot<Listen>>>) -> Vec<Endpoint> {
+fn read_redirect(server: &Section<'_>) -> Read<Vec<Spot<Listen>>> {
+    server.get("redirect_http", Vec::new())
+}
+
+/// No place can be taken twice, in one list or in both.
+fn check_clashes(server: &Section<'_>, places: &Places) {
+    let mut taken: Vec<(&Spot<Listen>, &str)> = Vec::new();
+    for (key, list) in [("listen", &places.listen), ("redirect_http", &places.redirect)] {
+        for one in &list.value {
+            if let Some((_, by)) = taken.iter().find(|(earlier, _)| earlier.value.clashes_with(&one.value)) {
+                let text = quote(&one.value.text());
+                let message = if *by == key {
+                    format!("server.{key}: {text} is taken twice")
+                } else {
+                    format!("server.{key}: {text} is taken by server.{by}")
+                };
+                server.reader().error(message, &one.origin);
+            }
+            taken.push((one, key));
+        }
+    }
+}
+
+/// What makes sense beside TLS only, and what makes none.
+fn check_tls(server: &Section<'_>, places: &Places, tls: Option<&TlsRead>, h2c: &Read<bool>) {
+    let reader = server.reader();
+    match tls {
+        Some(tls) => {
+            tls::warn_of_ports(server, tls, &places.listen.value, &places.redirect.value);
+            if h2c.value {
+                let message = "server.h2c: says nothing beside [server.tls], where HTTP/2 is chosen by ALPN";
+                reader.warn(message, &h2c.origin);
+            }
+        }
+        None if places.redirect.value.is_empty() => {}
+        None => {
+            let message = "server.redirect_http: sends people to https, which needs [server.tls]";
+            reader.error(message, &places.redirect.origin);
+        }
+    }
+}
+
+/// Somebody has to be believed: a PROXY header is the client's address. A Unix socket's peers always are.
+fn read_proxy_protocol(server: &Section<'_>, places: &Places, trusted: &[IpNet]) -> bool {
+    let proxy_protocol = server.get("proxy_protocol", false);
+    let tcp = |spot: &Spot<Listen>| matches!(spot.value, Listen::Tcp { .. });
+    let mut all = places.listen.value.iter().chain(&places.redirect.value);
+    if proxy_protocol.value && trusted.is_empty() && all.any(tcp) {
+        let message =
+            "server.proxy_protocol: needs trusted_proxies: every connection of somebody else is closed";
+        server.reader().error(message, &proxy_protocol.origin);
+    }
+    proxy_protocol.value
+}
+
+fn endpoints(server: &Section<'_>, key: &str, places: &Read<Vec<Spot<Listen>>>) -> Vec<Endpoint> {
     let reader = server.reader();
     let endpoint = |spot: &Spot<Listen>| {
         let endpoint = spot.value.endpoint(reader, &spot.origin);
-        endpoint.map_err(|message| reader.error(format!("server.listen: {message}"), &spot.origin)).ok()
+        endpoint.map_err(|message| reader.error(format!("server.{key}: {message}"), &spot.origin)).ok()
     };
-    listen.value.iter().filter_map(endpoint).collect()
+    places.value.iter().filter_map(endpoint).collect()
 }
 
 /// 0 is one per core, or what the cgroup grants. Only Linux spreads connections over several
@@ -112,28 +174,10 @@ fn read_allow(server: &Section<'_>) -> PathAllowances {
     }
 }
 
-fn read_limits(server: &Section<'_>) -> Limits {
-    let limits = server.table("limits", "server.limits");
-    // hyper's buffer is twice `header_bytes` and refuses to be smaller than 8 KiB.
-    let header_bytes = limits.get_if("header_bytes", Size(32 << 10), sized(4 << 10, 1 << 20)).value.0;
-    let header_timeout = limits.get_if("header_timeout", Duration::from_secs(10), lasts(MILLISECOND, HOUR));
-    let auth_body_bytes = limits.get_if("auth_body_bytes", Size(64 << 10), sized(1 << 10, 16 << 20)).value.0;
-    let connections = limits.get_if("connections", 10_000_usize, between(1, 10_000_000));
-    let idle_timeout = limits.get_if("idle_timeout", Duration::from_secs(75), lasts(MILLISECOND, DAY));
-    limits.finish();
-    Limits {
-        header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
-        header_timeout: header_timeout.value,
-        auth_body_bytes: usize::try_from(auth_body_bytes).unwrap_or(usize::MAX),
-        connections: connections.value,
-        idle_timeout: idle_timeout.value,
-    }
-}
-
 /// The socket's default depends on the store, which comes later in the file.
 pub(in super::super) fn read_admin(
     root: &Section<'_>,
-    listen: &Read<Vec<Spot<Listen>>>,
+    places: &Places,
     store: &std::path::Path,
 ) -> AdminSettings {
     let admin = root.table("admin", "admin");
@@ -146,9 +190,11 @@ pub(in super::super) fn read_admin(
         reader.warn(message, &own.origin);
     }
     let mine = Listen::Tcp { host: host_text(own.value.0.ip()), port: own.value.0.port() };
-    if let Some(clash) = listen.value.iter().find(|one| one.value.clashes_with(&mine)) {
-        let at = if own.given() { &own.origin } else { &clash.origin };
-        reader.error(format!("admin.listen: {} is taken by server.listen", quote(&mine.text())), at);
+    for (key, list) in [("listen", &places.listen), ("redirect_http", &places.redirect)] {
+        if let Some(clash) = list.value.iter().find(|one| one.value.clashes_with(&mine)) {
+            let at = if own.given() { &own.origin } else { &clash.origin };
+            reader.error(format!("admin.listen: {} is taken by server.{key}", quote(&mine.text())), at);
+        }
     }
     let socket = admin.path("socket", &store.join("gatepost.sock"));
     if let Err(message) = socket_path(socket.value.clone()) {

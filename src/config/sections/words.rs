@@ -4,7 +4,8 @@ use super::super::value::Word;
 use crate::authz::{Access, OwnerClaim};
 use crate::route::PathCase;
 use crate::settings::{
-    ClaimSource, CredentialForm, LogFormat, LoginName, Registration, UpstreamHost, UsernameRules,
+    ClaimSource, ClientAuth, CredentialForm, LogFormat, LoginName, Registration, RouteMode, TlsVersion,
+    UpstreamHost, UsernameRules,
 };
 
 macro_rules! words {
@@ -58,6 +59,8 @@ words!(Allowance {
     "non_ascii" => Self::NonAscii,
 });
 words!(PathCase { "insensitive" => Self::Insensitive, "sensitive" => Self::Sensitive });
+words!(TlsVersion { "1.2" => Self::Tls12, "1.3" => Self::Tls13 });
+words!(ClientAuth { "off" => Self::Off, "optional" => Self::Optional, "required" => Self::Required });
 words!(LogFormat { "auto" => Self::Auto, "text" => Self::Text, "json" => Self::Json });
 words!(Engine { "sled" => Self::Sled });
 words!(Registration { "open" => Self::Open, "closed" => Self::Closed });
@@ -90,4 +93,5 @@ words!(Access {
     "optional" => Self::Optional,
     "authenticated" => Self::Authenticated,
 });
+words!(RouteMode { "enforce" => Self::Enforce, "report" => Self::Report });
 words!(OwnerClaim { "sub" => Self::Sub, "username" => Self::Username });

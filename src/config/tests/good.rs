@@ -9,8 +9,9 @@ use super::{REST, read_text, shown};
 use crate::authz::{Access, OwnerClaim};
 use crate::route::{MethodSet, PathCase};
 use crate::settings::{
-    ClaimSource, CredentialForm, Endpoint, Expectation, Registration, Settings, SigningAlgorithm, TestCaller,
-    UpstreamHost,
+    AcmeSettings, CertificateFiles, ClaimSource, ClientAuth, CredentialForm, EjectionSettings, Endpoint,
+    Expectation, HealthSettings, Limits, Registration, RouteMode, Settings, SigningAlgorithm, TestCaller,
+    TlsSettings, TlsVersion, UpstreamHost, UpstreamTls,
 };
 
 fn settings(text: &str) -> Settings {
@@ -102,6 +103,7 @@ fn every_key_reaches_its_setting() {
         all_roles = ["writer", "reader"]
         owner = { uid = "username" }
         or_roles = ["writer"]
+        mode = "report"
         forward_authorization = false
         [[route]]
         path = "/open"
@@ -165,13 +167,8 @@ fn every_key_reaches_its_setting() {
 
     let app = &settings.upstreams[0];
     assert_eq!(
-        app.servers,
-        [
-            Endpoint::Tcp("app:80".to_owned()),
-            Endpoint::Tcp("10.0.0.1:81".to_owned()),
-            Endpoint::Unix(PathBuf::from("app.sock")),
-            Endpoint::Tcp("[::1]:5000".to_owned()),
-        ]
+        app.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["http://app:80", "http://10.0.0.1:81", "unix:app.sock", "http://[::1]:5000"]
     );
     assert_eq!((app.host, app.timeout), (UpstreamHost::Upstream, Duration::from_secs(5)));
 
@@ -180,6 +177,7 @@ fn every_key_reaches_its_setting() {
     assert!(matches!(&route.rule.methods, MethodSet::Only(methods) if methods.len() == 2));
     assert_eq!(route.strip_prefix.as_deref(), Some("/v1"));
     assert_eq!((route.timeout, route.body_bytes), (Some(Duration::from_millis(1)), Some(1_000_000)));
+    assert_eq!((route.mode, settings.routes[1].mode), (RouteMode::Report, RouteMode::Enforce));
     assert!(!route.forward_authorization && settings.routes[1].forward_authorization);
     assert_eq!((route.policy.any_of().len(), route.policy.all_of().len()), (1, 2));
     let owner = route.policy.owner().expect("an owner");
@@ -253,4 +251,134 @@ fn presets_name_their_headers() {
         let twice = headers.user_too.map(|header| header.to_string());
         assert_eq!(twice.as_deref(), (preset == "oauth2-proxy").then_some("x-forwarded-preferred-username"));
     }
+}
+
+#[test]
+fn every_key_of_the_data_path_reaches_its_setting() {
+    let settings = settings(
+        r#"
+        [server]
+        listen = ["0.0.0.0:443"]
+        redirect_http = ["0.0.0.0:80", "unix:redirect.sock"]
+        trusted_proxies = ["10.0.0.0/8"]
+        proxy_protocol = true
+        [server.tls]
+        certificates = [{ cert = "a.pem", key = "/etc/a.key" }, { cert = "b.pem", key = "b.key" }]
+        min_version = "1.3"
+        client_ca = "clients.pem"
+        client_auth = "required"
+        [server.tls.acme]
+        domains = ["App.Example.com", "www.example.com"]
+        email = "me@example.com"
+        directory = "https://acme.test:14000/dir"
+        agree_to_terms = true
+        ca = "pebble.pem"
+        [server.limits]
+        connections_per_address = 1
+        header_count = 2
+        body_idle = "3s"
+        write_stall = "4s"
+        connection_age = "5s"
+        handshakes = 6
+        handshake_timeout = "7s"
+        streams_per_connection = 8
+        header_list_bytes = "9KiB"
+        resets = 10
+        pings = 11
+        settings = 12
+        [[upstream]]
+        name = "app"
+        servers = ["https://app", "h2c://10.0.0.1:50051", "https://[::1]:8443", "h2c://app", "unix:a.sock"]
+        ca = "ca.pem"
+        cert = "cert.pem"
+        key = "key.pem"
+        server_name = "App.internal"
+        health = { path = "/healthz?deep=1", interval = "1s", timeout = "2s", healthy = 3, unhealthy = 4 }
+        ejection = { failures = 0, duration = "1m" }
+        slow_start = "30s"
+        resolve = "1m"
+        [[upstream]]
+        name = "plain"
+        servers = ["http://plain"]
+        ca = ""
+        [[route]]
+        path = "/**"
+        upstream = "app"
+        "#,
+    );
+    let server = &settings.server;
+    let tcp = |text: &str| Endpoint::Tcp(text.to_owned());
+    assert_eq!(server.redirect_http, [tcp("0.0.0.0:80"), Endpoint::Unix("redirect.sock".into())]);
+    assert!(server.proxy_protocol && !server.h2c);
+    let files = |cert: &str, key: &str| CertificateFiles { cert: cert.into(), key: key.into() };
+    let expected = TlsSettings {
+        certificates: vec![files("a.pem", "/etc/a.key"), files("b.pem", "b.key")],
+        min_version: TlsVersion::Tls13,
+        client_ca: Some("clients.pem".into()),
+        client_auth: ClientAuth::Required,
+        acme: Some(AcmeSettings {
+            domains: vec!["app.example.com".to_owned(), "www.example.com".to_owned()],
+            email: Some("me@example.com".to_owned()),
+            directory: "https://acme.test:14000/dir".to_owned(),
+            ca: Some("pebble.pem".into()),
+        }),
+    };
+    assert_eq!(server.tls.as_ref(), Some(&expected));
+    let expected = Limits {
+        connections_per_address: 1,
+        header_count: 2,
+        body_idle: Duration::from_secs(3),
+        write_stall: Duration::from_secs(4),
+        connection_age: Duration::from_secs(5),
+        handshakes: 6,
+        handshake_timeout: Duration::from_secs(7),
+        streams_per_connection: 8,
+        header_list_bytes: 9 << 10,
+        resets: 10,
+        pings: 11,
+        settings: 12,
+        ..Limits::default()
+    };
+    assert_eq!(server.limits, expected);
+
+    let app = &settings.upstreams[0];
+    let servers: Vec<_> = app.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        servers,
+        ["https://app:443", "h2c://10.0.0.1:50051", "https://[::1]:8443", "h2c://app:80", "unix:a.sock"]
+    );
+    let expected = UpstreamTls {
+        ca: Some("ca.pem".into()),
+        client: Some(files("cert.pem", "key.pem")),
+        server_name: Some("app.internal".to_owned()),
+    };
+    assert_eq!(app.tls, expected);
+    let expected = HealthSettings {
+        path: "/healthz?deep=1".to_owned(),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        healthy: 3,
+        unhealthy: 4,
+    };
+    assert_eq!(app.health.as_ref(), Some(&expected));
+    assert_eq!(app.ejection, EjectionSettings { failures: 0, duration: Duration::from_mins(1) });
+    assert_eq!((app.slow_start, app.resolve), (Duration::from_secs(30), Duration::from_mins(1)));
+
+    let plain = &settings.upstreams[1];
+    assert_eq!((&plain.tls, &plain.health), (&UpstreamTls::default(), &None));
+    assert_eq!(plain.ejection, EjectionSettings { failures: 5, duration: Duration::from_secs(10) });
+    assert_eq!((plain.slow_start, plain.resolve), (Duration::ZERO, Duration::from_secs(30)));
+}
+
+#[test]
+fn the_data_path_is_plain_by_default() {
+    let server = settings("").server;
+    assert!(server.tls.is_none() && server.redirect_http.is_empty());
+    assert!(!server.h2c && !server.proxy_protocol);
+    assert_eq!(server.limits, Limits::default());
+}
+
+#[test]
+fn peers_on_a_unix_socket_need_no_trusted_network_for_their_proxy_header() {
+    assert!(settings("[server]\nlisten = [\"unix:g.sock\"]\nproxy_protocol = true\n").server.proxy_protocol);
 }

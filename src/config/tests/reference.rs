@@ -32,6 +32,10 @@ fn keys() -> BTreeSet<String> {
         let separator = line[key.len()..].trim_start().starts_with(['=', ':']);
         if separator && !table.is_empty() {
             found.insert(format!("{table}.{key}"));
+            // `health = { path = "/healthz", interval = "5s" }`
+            let inner = line.split_once('{').map_or("", |(_, inner)| inner);
+            let names = inner.split(',').filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.trim());
+            found.extend(names.map(|name| format!("{table}.{key}.{name}")));
         }
     }
     found
@@ -45,11 +49,64 @@ fn the_shipped_file_loads() {
     assert!(!read.settings.routes.is_empty() && !read.settings.tests.is_empty());
 }
 
+/// Tables that have no default, with what they need.
+fn with_optional_tables() -> Sources {
+    let set = [
+        r#"server.tls.certificates=[{ cert = "fullchain.pem", key = "key.pem" }]"#,
+        r#"server.tls.acme={ domains = ["app.example.com"], agree_to_terms = true }"#,
+        r#"upstream.app.health={ path = "/healthz" }"#,
+    ];
+    Sources { set: set.map(str::to_owned).to_vec(), ..Sources::default() }
+}
+
+/// The examples of these tables: whole blocks, commented out.
+fn examples() -> String {
+    let mut found = String::new();
+    let mut inside = false;
+    for line in REFERENCE.lines() {
+        inside = match line {
+            "# [server.tls]" | "# [server.tls.acme]" => true,
+            "#" | "" => false,
+            _ => inside || line.starts_with("# health = "),
+        };
+        if inside {
+            let line = line.trim_start_matches("# ");
+            let line =
+                if line.starts_with("health") { format!("upstream.app.{line}") } else { line.to_owned() };
+            found.push_str(&line);
+            found.push('\n');
+        }
+        inside &= !line.starts_with("# health = ");
+    }
+    found
+}
+
+#[test]
+fn the_shipped_examples_show_the_defaults() {
+    let there = examples();
+    let (health, tls): (Vec<&str>, Vec<&str>) = there.lines().partition(|line| line.contains(".health = "));
+    assert!(health.len() == 1 && tls.len() > 10, "{there}");
+    let health = health[0].replace("upstream.app.health = ", "upstream.app.health=");
+    let sources = Sources { set: vec![health], ..Sources::default() };
+    // As the shipped file, with the tables in place of their comments.
+    let text = REFERENCE.replacen("[server.limits]", &format!("{}\n[server.limits]", tls.join("\n")), 1);
+    let written = read_with(&text, &sources).unwrap_or_else(|problems| panic!("{problems}"));
+    let least = read_with(REFERENCE, &with_optional_tables()).unwrap_or_else(|problems| panic!("{problems}"));
+    let values = |read: &super::ReadAll| -> Vec<String> {
+        read.shown.iter().map(|shown| format!("{} = {}", shown.key, shown.value)).collect()
+    };
+    assert_eq!(values(&written), values(&least));
+    let written = written.shown.iter().filter(|shown| {
+        (shown.key.starts_with("server.tls") || shown.key.starts_with("upstream.app.health")) && shown.default
+    });
+    assert_eq!(written.count(), 0, "every key of these tables is in the example");
+}
+
 #[test]
 fn the_shipped_file_names_every_key_that_is_read() {
-    let read = read_text(REFERENCE).unwrap_or_else(|problems| panic!("{problems}"));
+    let read = read_with(REFERENCE, &with_optional_tables()).unwrap_or_else(|problems| panic!("{problems}"));
     let there = keys();
-    assert!(read.known.len() > 85, "{}", read.known.len());
+    assert!(read.known.len() > 125, "{}", read.known.len());
     let missing: Vec<_> = read.known.iter().filter(|key| !there.contains(*key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

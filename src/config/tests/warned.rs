@@ -38,6 +38,24 @@ note: registration is open
 }
 
 #[test]
+fn a_route_that_only_reports() {
+    let route = |more: &str| format!("{UPSTREAM}[[route]]\npath = \"/**\"\n{more}");
+    let found = warnings(&route("roles = [\"admin\"]\nmode = \"report\"\n"));
+    assert_eq!(
+        found,
+        ["warning: the route \"/**\" does not enforce: whoever it would deny is reported, and passes
+ --> config.toml:7:8
+  |
+7 | mode = \"report\"
+  |        ^^^^^^^^"]
+    );
+    let public = warnings(&route("access = \"public\"\nmode = \"report\"\n"));
+    assert_eq!(public.len(), 1, "{public:?}");
+    assert!(public[0].contains("is public: it refuses nobody whom it could report"), "{}", public[0]);
+    assert_eq!(warnings(&route("mode = \"enforce\"\n")), [""; 0]);
+}
+
+#[test]
 fn a_host_route_that_hides_a_stricter_one() {
     let text = format!(
         "{UPSTREAM}[[route]]\npath = \"/admin/**\"\nroles = [\"admin\"]\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n"
@@ -93,6 +111,18 @@ fn each_by_itself() {
             "auth.password.min_length: shorter than 8 characters is guessed",
         ),
         (
+            "[server]\nh2c = true\nlisten = [\"0.0.0.0:443\"]\n[server.tls]\ncertificates = [{ cert = \"a\", key = \"b\" }]\n",
+            "server.h2c: says nothing beside [server.tls], where HTTP/2 is chosen by ALPN",
+        ),
+        (
+            "[server.tls]\nclient_ca = \"ca.pem\"\ncertificates = [{ cert = \"a\", key = \"b\" }]\n",
+            "server.tls.client_ca: no client is asked for a certificate; client_auth is \"off\"",
+        ),
+        (
+            "[server.tls.acme]\ndomains = \"a.example\"\nagree_to_terms = true\n",
+            "server.tls.acme: authorities ask on port 443 or on port 80, and neither is in listen or redirect_http; fine if one of them is mapped to here",
+        ),
+        (
             "[tokens]\naccess_ttl = \"2d\"\n",
             "tokens.access_ttl: longer than a day; who verifies tokens by itself hears of no logout before",
         ),
@@ -111,6 +141,8 @@ fn each_by_itself() {
     }
     for fine in [
         "[tokens]\nsession_ttl = \"1d\"\n",
+        "[server]\nredirect_http = [\"0.0.0.0:80\"]\n[server.tls.acme]\ndomains = [\"a.example\"]\nagree_to_terms = true\n",
+        "[server]\nlisten = [\"0.0.0.0:443\"]\n[server.tls.acme]\ndomains = [\"a.example\"]\nagree_to_terms = true\n",
         "[auth.password]\nmemory = \"12MiB\"\niterations = 3\n",
         "[server]\ntrusted_proxies = [\"private\"]\n",
         "[admin]\nlisten = \"[::1]:9\"\n",
