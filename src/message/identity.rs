@@ -1,9 +1,11 @@
 //! Identity headers: what the upstream is told of the caller, and which names belong to us alone.
 
-use http::header::HeaderMap;
+use std::rc::Rc;
+
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::lines::HeaderLines;
 use crate::identity::Principal;
 use crate::message::fold::FoldedNames;
 use crate::settings::{IdentityHeaderNames, IdentitySettings};
@@ -43,7 +45,7 @@ pub struct IdentityRules {
 
 /// The identity headers of one principal, ready to be set. Made once for each token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdentityHeaders(Vec<(HeaderName, HeaderValue)>);
+pub struct IdentityHeaders(Rc<HeaderLines>);
 
 impl IdentityRules {
     /// The rules for these settings.
@@ -104,20 +106,15 @@ impl IdentityRules {
             let joined = joined.collect::<Vec<_>>().join(&self.roles_separator);
             headers.extend(HeaderValue::from_str(&joined).ok().map(|value| (name.clone(), value)));
         }
-        IdentityHeaders(headers)
+        IdentityHeaders(Rc::new(HeaderLines::new(headers)))
     }
 }
 
 impl IdentityHeaders {
-    /// Sets the headers, each exactly once.
-    pub fn set(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.0 {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    /// The headers and their values.
-    pub fn iter(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
-        self.0.iter()
+    /// The headers, to be sent.
+    #[must_use]
+    pub const fn lines(&self) -> &Rc<HeaderLines> {
+        &self.0
     }
 }
 
@@ -131,6 +128,8 @@ fn encode(value: &str) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::identity::{PrincipalEmail, Role, SessionId};
 
@@ -171,7 +170,7 @@ mod tests {
     #[test]
     fn values_are_visible_ascii_and_absent_ones_are_absent() {
         let mut headers = HeaderMap::new();
-        rules(false).render(&principal()).set(&mut headers);
+        rules(false).render(&principal()).lines().set(&mut headers);
         assert_eq!(headers["x-auth-user"], "alice");
         assert_eq!(headers["x-auth-id"], "42");
         assert_eq!(headers["x-auth-name"], "%C3%84lice%20100%25%0D%0AX:%20y");
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn an_unproved_address_is_sent_only_where_the_file_says_so() {
         let mut headers = HeaderMap::new();
-        rules(true).render(&principal()).set(&mut headers);
+        rules(true).render(&principal()).lines().set(&mut headers);
         assert_eq!(headers["x-auth-email"], "a@b.example");
     }
 
