@@ -2,7 +2,8 @@
 //!
 //! No I/O and no HTTP. A [`Permit`] can only be had from [`Guarded::authorize`], so what takes a
 //! permit cannot be reached without a decision. Whether a credential is good was settled before, by
-//! `authn`; a bad one never comes here as "anonymous".
+//! `authn`; a bad one never comes here as "anonymous". The one other way to a permit is
+//! [`Guarded::authorize_reporting`], and only what was locked by [`Guarded::reporting`] has it.
 
 use std::borrow::Cow;
 
@@ -144,12 +145,33 @@ impl Ownership {
 pub struct Guarded<T> {
     policy: Policy,
     target: T,
+    enforcement: Enforcement,
+}
+
+/// Whether a policy's no is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Enforcement {
+    /// Who may not pass does not.
+    Enforce,
+    /// Who may not pass is reported, and passes.
+    Report,
 }
 
 impl<T> Guarded<T> {
     /// Locks `target` behind `policy`.
     pub const fn new(policy: Policy, target: T) -> Self {
-        Self { policy, target }
+        Self { policy, target, enforcement: Enforcement::Enforce }
+    }
+
+    /// Shows `target` behind `policy`, for adoption in front of a live app: refusals are to be reported
+    /// and are none.
+    pub const fn reporting(policy: Policy, target: T) -> Self {
+        Self { policy, target, enforcement: Enforcement::Report }
+    }
+
+    /// Whether refusals are only reported.
+    pub fn is_reporting(&self) -> bool {
+        self.enforcement == Enforcement::Report
     }
 
     /// Who may pass.
@@ -175,7 +197,19 @@ impl<T> Guarded<T> {
     }
 }
 
-/// The proof that a policy was asked and said yes, and the target that it locked.
+impl<T> Guarded<T> {
+    /// The permit in spite of a refusal (`authorize`'s, or that of a bad credential), which is for the
+    /// caller to report; `None` where refusals are refusals.
+    pub fn authorize_reporting(&self) -> Option<Permit<'_, T>> {
+        match self.enforcement {
+            Enforcement::Report => Some(Permit { target: &self.target }),
+            Enforcement::Enforce => None,
+        }
+    }
+}
+
+/// The proof that a policy was asked and said yes (or that it is one that only reports), and the target
+/// that it locked.
 #[derive(Debug)]
 pub struct Permit<'a, T> {
     target: &'a T,
@@ -359,6 +393,24 @@ mod tests {
         assert_eq!(denied, Err(Deny::Forbidden(Missing::Ownership)));
         let denied = decide(policy(&["editor"], &[], owned()), Some(&caller(&["admin"])), Some("id-1"));
         assert_eq!(denied, Err(Deny::Forbidden(Missing::AnyOf(roles(&["editor"])))));
+    }
+
+    #[test]
+    fn only_what_reports_gives_a_permit_in_spite_of_a_refusal() {
+        for access in [Access::Public, Access::Optional, Access::Authenticated] {
+            let enforced = Guarded::new(Policy::of(access), "target");
+            assert!(!enforced.is_reporting());
+            assert!(enforced.authorize_reporting().is_none(), "{access:?}");
+        }
+        let reporting = Guarded::reporting(policy(&["admin"], &[], None), "target");
+        assert!(reporting.is_reporting());
+        let denied = reporting.authorize(Authentication::Anonymous, |_| None);
+        assert_eq!(
+            denied.map(|permit| *permit.target()),
+            Err(Deny::Unauthenticated),
+            "the policy still says no"
+        );
+        assert_eq!(reporting.authorize_reporting().map(|permit| *permit.target()), Some("target"));
     }
 
     #[test]

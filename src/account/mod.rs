@@ -26,6 +26,7 @@ mod throttle;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
@@ -81,7 +82,7 @@ pub struct AccountsParts {
 /// Everything that can be done with accounts. One for all workers; owns the hashing threads.
 pub struct Accounts {
     store: Arc<dyn Store>,
-    revoker: Revoker,
+    revoker: Arc<Revoker>,
     issuer: Arc<Issuer>,
     verifier: Arc<Verifier>,
     refresh_key: RefreshKey,
@@ -89,8 +90,21 @@ pub struct Accounts {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     names: Names,
-    hasher: Hasher,
-    throttle: Throttle,
+    hasher: Arc<Hasher>,
+    throttle: Arc<Throttle>,
+    /// The longest that any token could be used, in milliseconds, by all settings so far.
+    longest: Arc<AtomicU64>,
+}
+
+/// What may change while accounts are in use.
+#[derive(Debug)]
+pub struct AccountsChange {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// Signs access tokens.
+    pub issuer: Arc<Issuer>,
+    /// Reads access tokens that are to be revoked.
+    pub verifier: Arc<Verifier>,
 }
 
 impl Accounts {
@@ -102,9 +116,10 @@ impl Accounts {
         let auth = &parts.settings.auth;
         Ok(Self {
             names: Names::new(auth),
-            hasher: Hasher::start(&auth.password, &parts.metrics)?,
-            throttle: Throttle::new(auth.throttle, auth.registrations_per_address),
-            revoker: Revoker::new(Arc::clone(&parts.store), parts.revocations),
+            hasher: Arc::new(Hasher::start(&auth.password, &parts.metrics)?),
+            throttle: Arc::new(Throttle::new(auth.throttle, auth.registrations_per_address)),
+            revoker: Arc::new(Revoker::new(Arc::clone(&parts.store), parts.revocations)),
+            longest: Arc::new(AtomicU64::new(usable_for(&parts.settings))),
             store: parts.store,
             issuer: parts.issuer,
             verifier: parts.verifier,
@@ -112,6 +127,37 @@ impl Accounts {
             settings: parts.settings,
             metrics: parts.metrics,
             clock: parts.clock,
+        })
+    }
+
+    /// The same accounts by other settings: one store, one throttle with what it remembers, one order of
+    /// revocations. Calls that are under way on `self` end as they began.
+    ///
+    /// # Errors
+    /// As [`Accounts::new`]; nothing has changed then.
+    pub fn reconfigured(&self, change: AccountsChange) -> std::io::Result<Self> {
+        let AccountsChange { settings, issuer, verifier } = change;
+        let auth = &settings.auth;
+        let hasher = if self.settings.auth.password == auth.password {
+            Arc::clone(&self.hasher)
+        } else {
+            Arc::new(Hasher::start(&auth.password, &self.metrics)?)
+        };
+        self.throttle.set(auth.throttle, auth.registrations_per_address);
+        self.longest.fetch_max(usable_for(&settings), Ordering::SeqCst);
+        Ok(Self {
+            names: Names::new(auth),
+            hasher,
+            throttle: Arc::clone(&self.throttle),
+            revoker: Arc::clone(&self.revoker),
+            store: Arc::clone(&self.store),
+            issuer,
+            verifier,
+            refresh_key: self.refresh_key.clone(),
+            settings,
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            longest: Arc::clone(&self.longest),
         })
     }
 
@@ -145,10 +191,11 @@ impl Accounts {
             .ok_or(AccountError::CallerRevoked)
     }
 
-    /// When no token issued up to `now` can be valid any more.
+    /// When no token issued up to `now` can be valid any more, by whatever settings it was issued: a call
+    /// that began before they changed may revoke what one after it has issued.
     fn revoked_until(&self, now: Timestamp) -> Timestamp {
-        let tokens = &self.settings.tokens;
-        now.plus(tokens.access_ttl).plus(tokens.leeway).plus(REVOCATION_MARGIN)
+        let longest = Duration::from_millis(self.longest.load(Ordering::SeqCst));
+        now.plus(longest).plus(REVOCATION_MARGIN)
     }
 
     fn revoke_session(&self, id: &SessionId, now: Timestamp) -> Revocation {
@@ -160,6 +207,12 @@ impl Accounts {
         let until = self.revoked_until(now);
         Revocation { kind: RevocationKind::Generation, id: RevocationId::generation(user, generation), until }
     }
+}
+
+/// How long a token can be used from when it is issued, in milliseconds.
+fn usable_for(settings: &Settings) -> u64 {
+    let tokens = &settings.tokens;
+    u64::try_from((tokens.access_ttl + tokens.leeway).as_millis()).unwrap_or(u64::MAX)
 }
 
 impl std::fmt::Debug for Accounts {

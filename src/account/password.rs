@@ -50,9 +50,10 @@ impl Job {
     }
 }
 
-/// The hashing threads and the queue before them. Dropping it ends the threads.
+/// The hashing threads and the queue before them. Dropping it lets the threads end, and does not wait: a
+/// worker may be the last to hold what a reload has replaced.
 pub(super) struct Hasher {
-    queue: Option<SyncSender<(Job, Instant)>>,
+    queue: SyncSender<(Job, Instant)>,
     threads: Vec<JoinHandle<()>>,
     filled: Arc<AtomicU64>,
 }
@@ -74,7 +75,7 @@ impl Hasher {
                     .spawn(move || work(&jobs, engine, &metrics))
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { queue: Some(queue), threads, filled })
+        Ok(Self { queue, threads, filled })
     }
 
     /// Hashes a new password.
@@ -102,8 +103,7 @@ impl Hasher {
     }
 
     fn submit(&self, job: Job) -> Result<(), AccountError> {
-        let queue = self.queue.as_ref().ok_or(AccountError::Busy)?;
-        queue.try_send((job, Instant::now())).map_err(|_| AccountError::Busy)
+        self.queue.try_send((job, Instant::now())).map_err(|_| AccountError::Busy)
     }
 }
 
@@ -113,16 +113,6 @@ impl std::fmt::Debug for Hasher {
             .field("threads", &self.threads.len())
             .field("filled", &self.filled)
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Hasher {
-    fn drop(&mut self) {
-        // Nobody can wait for an answer any more (they would borrow us), so what is queued is skipped.
-        self.queue = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -332,7 +322,7 @@ mod tests {
     #[test]
     fn a_full_queue_is_busy_and_an_abandoned_job_is_skipped() {
         let (queue, jobs) = sync_channel(1);
-        let hasher = Hasher { queue: Some(queue), threads: Vec::new(), filled: Arc::default() };
+        let hasher = Hasher { queue, threads: Vec::new(), filled: Arc::default() };
         let (answer, waiting) = oneshot::channel();
         hasher.submit(Job::Verify(None, phrase("x"), answer)).expect("the first fits");
         let (second, _waiting) = oneshot::channel();

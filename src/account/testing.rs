@@ -66,13 +66,11 @@ pub(crate) fn settings() -> Settings {
             allow: PathAllowances::default(),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::ZERO,
-            limits: Limits {
-                header_bytes: 32 << 10,
-                header_timeout: Duration::from_secs(10),
-                auth_body_bytes: 64 << 10,
-                connections: 10,
-                idle_timeout: Duration::from_secs(75),
-            },
+            limits: Limits { connections: 10, ..Limits::default() },
+            redirect_http: Vec::new(),
+            h2c: false,
+            proxy_protocol: false,
+            tls: None,
         },
         admin: AdminSettings { listen: local, socket: "gatepost.sock".into() },
         log: LogSettings { level: "info".to_owned(), format: LogFormat::Auto, decisions: true },
@@ -179,6 +177,9 @@ impl Store for FlakyStore {
     }
     fn keys(&self) -> Reply<Vec<StoredKey>> {
         self.call(Store::keys)
+    }
+    fn acme(&self) -> Reply<Option<crate::store::AcmeState>> {
+        self.call(Store::acme)
     }
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed> {
         self.call(|store| store.commit(changes))

@@ -94,6 +94,9 @@ struct Failures {
 }
 
 struct Tables {
+    settings: ThrottleSettings,
+    /// Registrations from one address.
+    rate: Rate,
     accounts: Cache<(Subject, Source), Failures>,
     addresses: Cache<Source, Recent>,
     registrations: Cache<Source, Recent>,
@@ -101,8 +104,6 @@ struct Tables {
 
 /// The tables and their limits. A limit of 0 is none.
 pub(super) struct Throttle {
-    settings: ThrottleSettings,
-    registrations: Rate,
     keyed: RandomState,
     tables: Mutex<Tables>,
 }
@@ -114,11 +115,20 @@ impl Throttle {
 
     fn with_capacity(settings: ThrottleSettings, registrations: Rate, capacity: usize) -> Self {
         let tables = Tables {
+            settings,
+            rate: registrations,
             accounts: Cache::new(capacity),
             addresses: Cache::new(capacity),
             registrations: Cache::new(capacity),
         };
-        Self { settings, registrations, keyed: RandomState::new(), tables: Mutex::new(tables) }
+        Self { keyed: RandomState::new(), tables: Mutex::new(tables) }
+    }
+
+    /// Limits by other settings from here on. What was counted stays.
+    pub(super) fn set(&self, settings: ThrottleSettings, registrations: Rate) {
+        let mut tables = self.tables();
+        tables.settings = settings;
+        tables.rate = registrations;
     }
 
     /// The subject of an account that exists, by its id.
@@ -133,7 +143,7 @@ impl Throttle {
 
     /// Whether a password may be tried.
     pub(super) fn check(&self, who: Subject, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
-        self.refusal(&mut self.tables(), who, from.into(), now)
+        self.tables().refusal(who, from.into(), now)
     }
 
     /// Counts a try. Of tries that ran at the same time, those that end after the limit was hit are
@@ -146,12 +156,12 @@ impl Throttle {
         now: Timestamp,
     ) -> Result<(), Throttled> {
         let (mut tables, from) = (self.tables(), Source::from(from));
-        self.refusal(&mut tables, who, from, now)?;
+        tables.refusal(who, from, now)?;
         match attempt {
             // What the address has on its account stays: one good password of his own must not let
             // somebody try a thousand others.
             Attempt::Right => drop(tables.accounts.remove(&(who, from))),
-            Attempt::Wrong => self.count(&mut tables, who, from, now),
+            Attempt::Wrong => tables.count(who, from, now),
         }
         Ok(())
     }
@@ -163,11 +173,11 @@ impl Throttle {
 
     /// Counts a registration.
     pub(super) fn register(&self, from: IpAddr, now: Timestamp) -> Result<(), Throttled> {
-        let rate = self.registrations;
+        let (mut tables, from) = (self.tables(), Source::from(from));
+        let rate = tables.rate;
         if rate.count == 0 {
             return Ok(());
         }
-        let (mut tables, from) = (self.tables(), Source::from(from));
         let mut made = tables.registrations.get(&from).cloned().unwrap_or_default();
         made.forget(rate.per, now);
         if let Some(retry_after) = made.wait(rate, now) {
@@ -178,19 +188,19 @@ impl Throttle {
         Ok(())
     }
 
-    fn refusal(
-        &self,
-        tables: &mut Tables,
-        who: Subject,
-        from: Source,
-        now: Timestamp,
-    ) -> Result<(), Throttled> {
-        let locked = tables.accounts.get(&(who, from)).map(|failures| failures.locked_until);
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn refusal(&self, who: Subject, from: Source, now: Timestamp) -> Result<(), Throttled> {
+        let locked = self.accounts.get(&(who, from)).map(|failures| failures.locked_until);
         if let Some(until) = locked.filter(|&until| until > now) {
             return Err(Throttled { scope: ThrottleScope::Account, retry_after: until.since(now) });
         }
         let rate = Rate { count: self.settings.per_address, per: self.settings.window };
-        if let Some(mut recent) = tables.addresses.get(&from).filter(|_| rate.count > 0).cloned() {
+        if let Some(mut recent) = self.addresses.get(&from).filter(|_| rate.count > 0).cloned() {
             recent.forget(rate.per, now);
             if let Some(retry_after) = recent.wait(rate, now) {
                 return Err(Throttled { scope: ThrottleScope::Address, retry_after });
@@ -199,10 +209,10 @@ impl Throttle {
         Ok(())
     }
 
-    fn count(&self, tables: &mut Tables, who: Subject, from: Source, now: Timestamp) {
+    fn count(&mut self, who: Subject, from: Source, now: Timestamp) {
         let ThrottleSettings { failures: limit, per_address, window, .. } = self.settings;
         if limit > 0 {
-            let mut failures = tables.accounts.get(&(who, from)).cloned().unwrap_or_default();
+            let mut failures = self.accounts.get(&(who, from)).cloned().unwrap_or_default();
             failures.recent.forget(window, now);
             if now.since(failures.locked_until) >= window {
                 failures.lockouts = 0;
@@ -212,23 +222,19 @@ impl Throttle {
                 failures.locked_until = now.plus(self.lockout(failures.lockouts));
                 failures.lockouts = failures.lockouts.saturating_add(1);
             }
-            tables.accounts.insert((who, from), failures);
+            self.accounts.insert((who, from), failures);
         }
         if per_address > 0 {
-            let mut recent = tables.addresses.get(&from).cloned().unwrap_or_default();
+            let mut recent = self.addresses.get(&from).cloned().unwrap_or_default();
             recent.forget(window, now);
             recent.push(now, per_address);
-            tables.addresses.insert(from, recent);
+            self.addresses.insert(from, recent);
         }
     }
 
     fn lockout(&self, earlier: u32) -> Duration {
         let factor = 1u32.checked_shl(earlier).unwrap_or(u32::MAX);
         self.settings.lockout.saturating_mul(factor).min(self.settings.lockout_max)
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

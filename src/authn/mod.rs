@@ -145,6 +145,13 @@ impl<A> Authenticator<A> {
         Self { parts, cache }
     }
 
+    /// Takes the tokens that another authenticator has verified, which then starts with none. To be
+    /// called only when both verify alike and attach alike.
+    pub fn take_over(&self, other: &Self) {
+        let cache = other.cache.replace(TokenCache::new(other.parts.cache_bytes));
+        self.cache.replace(cache);
+    }
+
     /// Who the request acts for: nobody when it brought no credential, an error when it brought a bad one.
     pub fn authenticate(
         &self,

@@ -221,6 +221,15 @@ impl Verifier {
         }
     }
 
+    /// Whether these settings would make the same of every token, the keys being the same.
+    #[must_use]
+    pub fn is_by(&self, settings: &TokenSettings) -> bool {
+        self.issuer == settings.issuer
+            && self.audience == settings.audience
+            && self.lifetime_secs == lifetime_secs(settings.access_ttl)
+            && self.leeway == settings.leeway
+    }
+
     /// What the token says, if every check passes. The signature comes before the claims and the time,
     /// so that only a token of ours is ever called expired.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessToken, TokenError> {

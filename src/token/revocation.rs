@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
@@ -98,6 +98,8 @@ struct Writer {
     used: usize,
     /// Slots that hold a revocation.
     live: usize,
+    /// Told of everything that is revoked.
+    followers: Vec<mpsc::Sender<Revocation>>,
 }
 
 impl fmt::Debug for RevocationList {
@@ -133,6 +135,13 @@ impl RevocationList {
         }
     }
 
+    /// Everything that is revoked from here on, until the receiver is dropped.
+    pub fn follow(&self) -> mpsc::Receiver<Revocation> {
+        let (follower, news) = mpsc::channel();
+        self.lock().followers.push(follower);
+        news
+    }
+
     /// Whether this is revoked. Lock-free. An entry counts until it is purged, whatever the time.
     #[must_use]
     pub fn contains(&self, id: RevocationId) -> bool {
@@ -150,6 +159,7 @@ impl RevocationList {
     /// any more, since now somebody else relies on the entry too.
     pub fn insert(&self, revocation: Revocation) -> bool {
         let mut writer = self.lock();
+        writer.followers.retain(|follower| follower.send(revocation).is_ok());
         let table = self.table.load_full();
         if let Some(slot) = table.find(revocation.id) {
             let old = Entry::unpack(slot.entry.load(Ordering::Relaxed));
