@@ -7,7 +7,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use super::{Account, AccountKey, Change, Committed, KeyMaterial, KeyPurpose, PasswordHash, Purged};
+use super::{Account, AccountKey, AcmeCertificate, AcmeState, SecretText};
+use super::{Change, Committed, KeyMaterial, KeyPurpose, PasswordHash, Purged};
 use super::{Session, Store, StoreError, StoredKey};
 use crate::clock::Timestamp;
 use crate::identity::{Email, SessionId, UserId, Username};
@@ -514,6 +515,33 @@ behaviours! {
         assert_eq!(refused(&store, vec![Change::InsertKey(forged)]), StoreError::Conflict);
         drop(store);
         assert_eq!(backend.open().keys().wait(), Ok(vec![old, new]));
+    }
+
+    fn what_an_authority_knows_is_one_record_of_any_length(store, backend) {
+        assert_eq!(store.acme().wait(), Ok(None));
+        let put = |state: &AcmeState| vec![Change::PutAcme(Box::new(state.clone()))];
+        let certificate = |length: usize| AcmeCertificate {
+            domains: vec!["a.example.com".to_owned()],
+            chain: "c".repeat(length),
+            key: SecretText::from("k".repeat(200)),
+        };
+        let first = AcmeState { directory: "https://ca.test/dir".to_owned(), ..AcmeState::default() };
+        store.commit(put(&first)).wait().unwrap();
+        let long = AcmeState { version: 1, certificate: Some(certificate(60_000)), ..first.clone() };
+        store.commit(put(&long)).wait().unwrap();
+        assert_eq!(store.acme().wait(), Ok(Some(AcmeState { version: 2, ..long.clone() })));
+        // Whoever has read something older is refused, and what is too long as well.
+        assert_eq!(refused(&store, put(&long)), StoreError::Conflict);
+        assert_eq!(refused(&store, put(&first)), StoreError::Conflict);
+        let endless = AcmeState { version: 2, certificate: Some(certificate(200_000)), ..first.clone() };
+        assert!(matches!(refused(&store, put(&endless)), StoreError::Unavailable(_)));
+        // A shorter one leaves nothing of the longer one behind.
+        let short = AcmeState { version: 2, certificate: Some(certificate(10)), ..first };
+        store.commit(put(&short)).wait().unwrap();
+        drop(store);
+        let store = backend.open();
+        assert_eq!(store.acme().wait(), Ok(Some(AcmeState { version: 3, ..short })));
+        assert_eq!(store.keys().wait(), Ok(vec![]));
     }
 
     fn a_purge_removes_what_has_ended_and_nothing_else(store, _backend) {

@@ -24,7 +24,9 @@ use tokio::sync::oneshot;
 
 use super::kv::{Batch, Kv, KvError};
 use super::tables::{self, Transaction};
-use super::{Account, AccountKey, Change, Committed, Purged, Reply, Session, Store, StoreError, StoredKey};
+use super::{
+    Account, AccountKey, AcmeState, Change, Committed, Purged, Reply, Session, Store, StoreError, StoredKey,
+};
 use crate::clock::Timestamp;
 use crate::identity::{SessionId, UserId};
 use crate::metrics::Metrics;
@@ -73,11 +75,21 @@ impl<K> fmt::Debug for Engine<K> {
 impl<K: Kv> Engine<K> {
     /// Starts the store's thread over an open backend.
     pub(super) fn over(kv: K, min_free: u64, options: StoreOptions) -> io::Result<Self> {
+        let engine = Self { queue: Mutex::new(None), thread: Mutex::new(None), backend: PhantomData };
+        engine.go_on(kv, min_free, options)?;
+        Ok(engine)
+    }
+
+    /// Goes on after a [`close`](Self::close), over a backend that was opened again.
+    pub(super) fn go_on(&self, kv: K, min_free: u64, options: StoreOptions) -> io::Result<()> {
+        self.close();
         let (queue, jobs) = mpsc::sync_channel(QUEUE);
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || Worker { kv, min_free, options, broken: None }.run(&jobs))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), backend: PhantomData })
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
+        Ok(())
     }
 }
 
@@ -152,6 +164,10 @@ impl<K: 'static> Store for Engine<K> {
 
     fn keys(&self) -> Reply<Vec<StoredKey>> {
         self.read(|rows| tables::keys::all(rows))
+    }
+
+    fn acme(&self) -> Reply<Option<AcmeState>> {
+        self.read(|rows| tables::acme::find(rows))
     }
 
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed> {

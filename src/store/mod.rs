@@ -34,7 +34,8 @@ pub use self::sled::{OpenError, SledStore};
 pub use engine::{Engine, StoreOptions};
 pub use kv::{Batch, Kv, KvError, Row};
 pub use record::{
-    Account, AccountKey, Change, Committed, KeyMaterial, KeyPurpose, PasswordHash, Purged, Session, StoredKey,
+    Account, AccountKey, AcmeCertificate, AcmeOrder, AcmeState, Change, Committed, KeyMaterial, KeyPurpose,
+    PasswordHash, Purged, SecretText, Session, StoredKey,
 };
 
 /// Why the store did not do it. Nothing of the commit was applied.
@@ -78,6 +79,8 @@ pub trait Store: Send + Sync + 'static {
     fn revocations(&self) -> Reply<Vec<Revocation>>;
     /// Every key that is kept, oldest first.
     fn keys(&self) -> Reply<Vec<StoredKey>>;
+    /// What an ACME authority knows us by.
+    fn acme(&self) -> Reply<Option<AcmeState>>;
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed>;
     /// Writes a probe row, durably.

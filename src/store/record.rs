@@ -94,6 +94,68 @@ pub struct Session {
     pub chain: RefreshChain,
 }
 
+/// What an ACME authority (RFC 8555) knows us by, and what it has given us. There is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeState {
+    /// Set by the store, as with [`Account::version`].
+    pub version: u64,
+    /// The authority's directory. Another one knows nothing of what follows.
+    pub directory: String,
+    /// The account there.
+    pub account: Option<SecretText>,
+    /// An order that has not come to its end.
+    pub order: Option<AcmeOrder>,
+    /// The newest certificate.
+    pub certificate: Option<AcmeCertificate>,
+}
+
+/// An order at an authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeOrder {
+    /// Where it is.
+    pub url: String,
+    /// The names that it is for.
+    pub domains: Vec<String>,
+    /// The key that the certificate will have, PEM.
+    pub key: SecretText,
+}
+
+/// A certificate from an authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeCertificate {
+    /// The names that were asked for.
+    pub domains: Vec<String>,
+    /// The chain, PEM, the end entity first.
+    pub chain: String,
+    /// Its key, PEM.
+    pub key: SecretText,
+}
+
+/// Text that is a secret: masked in `Debug`, written out by serde.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct SecretText(Secret<String>);
+
+impl SecretText {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Secret::new(text))
+    }
+}
+
+impl From<SecretText> for String {
+    fn from(text: SecretText) -> Self {
+        text.expose().to_owned()
+    }
+}
+
 /// By what an account is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountKey {
@@ -144,6 +206,8 @@ pub enum Change {
     Revoke(Revocation),
     /// A new key. Fails with `Conflict` when the id exists.
     InsertKey(StoredKey),
+    /// What an authority knows us by, as it should be; `version` is the one that was read, 0 for none.
+    PutAcme(Box<AcmeState>),
 }
 
 /// What a commit did, where the caller cannot know it.

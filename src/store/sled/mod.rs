@@ -101,12 +101,19 @@ impl SledStore {
     /// holds the lock.
     pub fn open(settings: &StoreSettings, options: StoreOptions) -> Result<Self, OpenError> {
         let kv = SledKv::open(&settings.path)?;
-        Self::over(kv, settings.min_free, options).map_err(|source| OpenError::Io {
-            path: settings.path.clone(),
-            action: "start its thread",
-            source,
-        })
+        Self::over(kv, settings.min_free, options).map_err(no_thread(settings))
     }
+
+    /// Opens a store again that was closed: whoever has it can go on. Blocks as [`open`](Self::open) does.
+    pub fn open_again(&self, settings: &StoreSettings, options: StoreOptions) -> Result<(), OpenError> {
+        let kv = SledKv::open(&settings.path)?;
+        self.go_on(kv, settings.min_free, options).map_err(no_thread(settings))
+    }
+}
+
+fn no_thread(settings: &StoreSettings) -> impl FnOnce(io::Error) -> OpenError {
+    let path = settings.path.clone();
+    move |source| OpenError::Io { path, action: "start its thread", source }
 }
 
 /// The open database. The fields' order is the order of their end: the lock goes last.

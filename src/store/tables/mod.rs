@@ -12,12 +12,14 @@
 //! | `x` | end, session id | empty: sessions by their end, or something earlier |
 //! | `r` | bucket, rows left in it | packed revocations |
 //! | `k` | key id | the key, JSON |
+//! | `c` | a number | a piece of what an ACME authority knows us by, JSON |
 //!
 //! Numbers in keys are big-endian, so that the order of the bytes is their order. A change checks what
 //! it needs first; when a later change of the same commit is refused, the caller throws the transaction
 //! away, so nothing of it happened.
 
 pub(super) mod accounts;
+pub(super) mod acme;
 pub(super) mod keys;
 pub(super) mod revocations;
 pub(super) mod sessions;
@@ -52,6 +54,7 @@ pub(super) enum Kind {
     SessionEnd = b'x' as isize,
     Revocations = b'r' as isize,
     Key = b'k' as isize,
+    Acme = b'c' as isize,
 }
 
 impl Kind {
@@ -68,6 +71,7 @@ impl Kind {
             Self::SessionEnd => "session end",
             Self::Revocations => "revocations",
             Self::Key => "key",
+            Self::Acme => "ACME state",
         }
     }
 
@@ -123,6 +127,7 @@ pub(super) fn commit(rows: &mut Transaction<'_>, changes: Vec<Change>) -> Result
             Change::EndSessions { user, except } => end_sessions(rows, &user, except, &mut ended)?,
             Change::Revoke(revocation) => revocations::insert(rows, revocation)?,
             Change::InsertKey(key) => keys::insert(rows, &key)?,
+            Change::PutAcme(state) => acme::put(rows, *state)?,
         }
     }
     Ok(Committed { ended })
