@@ -47,6 +47,9 @@ impl Bursts {
                 let waits = shared.poll_written(cx, &self).is_pending();
                 shared.stuck.set(waits);
                 shared.queued.set(waits);
+                if !waits && let Some(waiter) = shared.waiter.take() {
+                    waiter.wake();
+                }
                 waits && Rc::strong_count(shared) > 1
             });
             Poll::<()>::Pending
@@ -106,6 +109,11 @@ struct Shared {
     /// It is there because the peer does not read.
     stuck: Cell<bool>,
     failure: Cell<Option<io::ErrorKind>>,
+    /// Who waits until the socket takes more. It has one waker for writing, and when what waits here is
+    /// written by the writer, that is the writer's.
+    waiter: RefCell<Option<Waker>>,
+    /// Bytes that the socket has taken since it was opened.
+    written: Cell<u64>,
 }
 
 impl BurstStream {
@@ -118,8 +126,61 @@ impl BurstStream {
             queued: Cell::new(false),
             stuck: Cell::new(false),
             failure: Cell::new(None),
+            waiter: RefCell::default(),
+            written: Cell::new(0),
         };
         Self { shared: Rc::new(shared), bursts: Rc::clone(bursts) }
+    }
+
+    /// Lets a message wait that `write` puts behind what waits already. Whoever appends without end has
+    /// to see to it that the peer reads; nothing is refused here.
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let (out, _) = &mut *self.shared.out.borrow_mut();
+        if out.capacity() == 0 {
+            *out = self.bursts.take_buffer();
+        }
+        write(out);
+        self.bursts.queue(&self.shared);
+    }
+
+    /// How many bytes the socket has taken so far. What waits, or was lost, is not among them.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.shared.written.get()
+    }
+
+    /// Whether everything was written, and writing may go on.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        !self.has_failed() && self.shared.out.borrow().0.is_empty()
+    }
+
+    /// Ready when everything that waits was written.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn poll_all_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_clear(cx, &self.bursts)
+    }
+
+    /// Whether writing has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.failure.get().is_some()
+    }
+
+    /// Never writes what waits.
+    pub fn forget(&self) {
+        let (out, written) = &mut *self.shared.out.borrow_mut();
+        out.clear();
+        *written = 0;
+    }
+
+    /// The same socket once more, for somebody else to write to or to read from. It is closed when
+    /// nobody has it any more.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { shared: Rc::clone(&self.shared), bursts: Rc::clone(&self.bursts) }
     }
 
     /// Lets `bytes` wait if they fit; the writer takes them along at the end of this turn.
@@ -159,15 +220,50 @@ impl Shared {
             let outcome = Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &out[*written..]);
             match ready!(outcome) {
                 Ok(0) => return self.fail(io::ErrorKind::WriteZero),
-                Ok(n) => *written += n,
+                Ok(n) => {
+                    *written += n;
+                    self.count(n);
+                }
                 Err(error) => return self.fail(error.kind()),
             }
+        }
+        // TLS keeps what the socket did not take; it would leave with the next write only.
+        if let Err(error) = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx)) {
+            return self.fail(error.kind());
         }
         *written = 0;
         if out.capacity() > 0 {
             bursts.give_buffer(std::mem::take(out));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// As [`Shared::poll_written`], for whoever waits for it.
+    fn poll_clear(&self, cx: &mut Context<'_>, bursts: &Bursts) -> Poll<io::Result<()>> {
+        let clear = self.poll_written(cx, bursts);
+        if clear.is_pending() && self.queued.get() {
+            *self.waiter.borrow_mut() = Some(cx.waker().clone());
+            // And the writer asks the socket again: its place there is ours now, and we may not come back.
+            bursts.wake();
+        }
+        clear
+    }
+
+    /// Writes at once, behind what waits.
+    fn poll_direct(
+        &self,
+        cx: &mut Context<'_>,
+        bursts: &Bursts,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_clear(cx, bursts))?;
+        let written = ready!(write(Pin::new(&mut *self.stream.borrow_mut()), cx))?;
+        self.count(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn count(&self, written: usize) {
+        self.written.set(self.written.get() + written as u64);
     }
 
     fn fail(&self, kind: io::ErrorKind) -> Poll<io::Result<()>> {
@@ -187,8 +283,7 @@ impl AsyncWrite for BurstStream {
         if self.wait_with(bytes.len(), std::iter::once(bytes)) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        ready!(self.shared.poll_written(cx, &self.bursts))?;
-        Pin::new(&mut *self.shared.stream.borrow_mut()).poll_write(cx, bytes)
+        self.shared.poll_direct(cx, &self.bursts, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -200,8 +295,7 @@ impl AsyncWrite for BurstStream {
         if self.wait_with(length, slices.iter().map(|slice| &**slice)) {
             return Poll::Ready(Ok(length));
         }
-        ready!(self.shared.poll_written(cx, &self.bursts))?;
-        Pin::new(&mut *self.shared.stream.borrow_mut()).poll_write_vectored(cx, slices)
+        self.shared.poll_direct(cx, &self.bursts, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -214,11 +308,11 @@ impl AsyncWrite for BurstStream {
         if on_its_way && self.shared.failure.get().is_none() {
             return Poll::Ready(Ok(()));
         }
-        self.shared.poll_written(cx, &self.bursts)
+        self.shared.poll_clear(cx, &self.bursts)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.shared.poll_written(cx, &self.bursts))?;
+        ready!(self.shared.poll_clear(cx, &self.bursts))?;
         Pin::new(&mut *self.shared.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
@@ -272,6 +366,32 @@ mod tests {
             peer.read_to_end(&mut read).await.expect("everything");
             assert!(read.starts_with(b"head") && read.ends_with(b"tail"));
             assert_eq!(read.len(), large.len() + 8);
+        });
+    }
+
+    #[test]
+    fn who_waits_behind_small_writes_is_woken_when_the_writer_has_written_them() {
+        with_pair(|mut stream, bursts, mut peer| async move {
+            tokio::task::spawn_local(bursts.write());
+            let large = vec![b'x'; 64 * 1024];
+            let full = std::time::Duration::from_millis(200);
+            let mut accepted = 0;
+            while let Ok(written) = tokio::time::timeout(full, stream.write(&large)).await {
+                accepted += written.expect("the peer is there");
+            }
+            let sent = large.clone();
+            let sending = tokio::task::spawn_local(async move {
+                stream.write_all(b"small").await.expect("it waits");
+                stream.write_all(&sent).await.expect("the peer reads");
+            });
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            let mut read = vec![0; accepted + 5 + large.len()];
+            tokio::time::timeout(std::time::Duration::from_secs(10), peer.read_exact(&mut read))
+                .await
+                .expect("nobody was forgotten")
+                .expect("all that was sent");
+            sending.await.expect("it is over");
         });
     }
 
