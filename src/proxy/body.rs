@@ -9,19 +9,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::balance::Busy;
 use super::headers::HeaderRules;
-use super::pool::{Link, Server};
-
-/// Why a body could not be passed on.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The peer that sends it broke off, or its framing is wrong.
-    #[error("the body broke off: {0}")]
-    Broken(#[source] hyper::Error),
-    /// It is longer than the route allows.
-    #[error("the body is longer than the route allows")]
-    TooLarge,
-}
+use super::http2::Http2Link;
+use super::link::{Http1Link, Link};
+use super::pool::Server;
+use super::upload::Rest;
+use crate::http1::{BodyLength, Decoded, Decoder};
+use crate::message::body::{BodyError, BrokenBody, ClientBody};
+use crate::websocket::Duplex;
 
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
@@ -35,7 +31,7 @@ pub enum RequestBody {
 /// A request body that streams.
 #[derive(Debug)]
 pub struct Streaming {
-    incoming: Incoming,
+    incoming: ClientBody,
     /// A frame that was looked at before the upstream was asked.
     first: Option<Frame<Bytes>>,
     left: u64,
@@ -63,13 +59,15 @@ pub(super) enum BodyFailure {
     Broken,
     /// It exceeds the route's `body_bytes`.
     TooLarge,
+    /// Nothing arrived for `body_idle`.
+    Idle,
 }
 
 impl RequestBody {
     /// Wraps the client's body. When its first frame is here already it is looked at now, so that a
     /// body which is framed wrongly from its start never reaches an upstream.
     pub(super) fn new(
-        mut incoming: Incoming,
+        mut incoming: ClientBody,
         limit: Option<u64>,
         rules: &Rc<HeaderRules>,
     ) -> Result<(Self, Option<Rc<Progress>>), BodyError> {
@@ -84,7 +82,7 @@ impl RequestBody {
         if incoming.size_hint().exact().is_none() {
             let look = Pin::new(&mut incoming).poll_frame(&mut Context::from_waker(Waker::noop()));
             if let Poll::Ready(Some(frame)) = look {
-                first = Some(frame.map_err(BodyError::Broken)?);
+                first = Some(frame?);
             }
         }
         let (progress, rules) = (Rc::new(Progress::default()), Rc::clone(rules));
@@ -141,15 +139,14 @@ impl Streaming {
             self.progress.finished.set(true);
             return Poll::Ready(None);
         };
-        Poll::Ready(Some(frame.map_err(BodyError::Broken).and_then(|frame| self.pass(frame)).inspect_err(
-            |error| {
-                let failure = match error {
-                    BodyError::Broken(_) => BodyFailure::Broken,
-                    BodyError::TooLarge => BodyFailure::TooLarge,
-                };
-                self.progress.failure.set(Some(failure));
-            },
-        )))
+        Poll::Ready(Some(frame.and_then(|frame| self.pass(frame)).inspect_err(|error| {
+            let failure = match error {
+                BodyError::Broken(_) => BodyFailure::Broken,
+                BodyError::Idle => BodyFailure::Idle,
+                BodyError::TooLarge => BodyFailure::TooLarge,
+            };
+            self.progress.failure.set(Some(failure));
+        })))
     }
 
     fn pass(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
@@ -168,92 +165,143 @@ impl Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        // Nobody reads on: hyper gives a body up when it has all of it or the exchange is over.
+        // Nobody reads on.
         self.progress.finished.set(true);
     }
 }
 
 /// A response's body on its way to the client. It drives the connection that it comes from, and
 /// gives that connection back when it has ended.
-#[derive(Debug)]
 pub struct ResponseBody {
-    incoming: Incoming,
     source: Source,
     /// Why it ends early; told at the poll after the one that found it.
-    failure: Option<hyper::Error>,
+    failure: Option<BrokenBody>,
     rules: Rc<HeaderRules>,
+    /// Counted at the server until the end, where there are several.
+    busy: Option<Busy>,
 }
 
-/// Who moves the bytes.
-#[derive(Debug)]
+/// Where the bytes come from.
 enum Source {
-    /// This body does.
-    Link(Box<Link>, Rc<Server>),
-    /// A task of its own, which ends with this body: the request is still being sent.
-    Task(tokio::task::AbortHandle),
-    /// Nobody any more: the body has ended, or its connection has.
+    /// A connection that is this body's until it ends.
+    Http1(Http1Body),
+    /// A stream of a connection that moves by itself, and its place there.
+    Http2(Incoming, #[expect(dead_code, reason = "it is held, for as long as the stream")] Http2Link),
+    /// There is no body: after this head the connection speaks another protocol, and these bytes of it
+    /// have come already.
+    Switched(Box<dyn Duplex>, Bytes),
+    /// Nowhere any more: the body has ended, or its connection has.
     Ended,
 }
 
+/// A body that is read from a connection of HTTP/1.1.
+#[derive(Debug)]
+struct Http1Body {
+    link: Box<Http1Link>,
+    server: Rc<Server>,
+    decoder: Decoder,
+    /// Whether the server would take another request.
+    keep_alive: bool,
+    /// The request is still being sent.
+    rest: Option<Rest>,
+}
+
+impl Http1Body {
+    /// Both directions have ended, or this one has.
+    fn give_back(self) {
+        match self.rest {
+            _ if !self.keep_alive => {}
+            None => self.server.put(Link::Http1(self.link)),
+            Some(rest) => rest.give_back(self.link, self.server),
+        }
+    }
+}
+
 impl ResponseBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        link: Box<Link>,
-        server: Rc<Server>,
-        rules: Rc<HeaderRules>,
+    pub(super) fn http1(
+        link: Box<Http1Link>,
+        server: &Rc<Server>,
+        framing: (BodyLength, bool),
+        rest: Option<Rest>,
+        rules: &Rc<HeaderRules>,
     ) -> Self {
-        let mut body = Self { incoming, source: Source::Link(link, server), failure: None, rules };
+        let (length, keep_alive) = framing;
+        let (server, decoder) = (Rc::clone(server), Decoder::new(length));
+        let source = Source::Http1(Http1Body { link, server, decoder, keep_alive, rest });
+        let mut body = Self { source, failure: None, rules: Rc::clone(rules), busy: None };
         body.settle_if_ended();
         body
     }
 
-    /// For an answer that came before its request was sent: both directions have to move on their
-    /// own, or a client that only writes and an upstream that only writes would wait for each other.
-    pub(super) fn with_task(
-        incoming: Incoming,
-        mut link: Box<Link>,
-        server: Rc<Server>,
-        rules: Rc<HeaderRules>,
-    ) -> Self {
-        let task = tokio::task::spawn_local(async move {
-            let is_free = std::future::poll_fn(|cx| {
-                // An error shows in the body as well.
-                if Pin::new(&mut link.connection).poll(cx).is_ready() {
-                    return Poll::Ready(false);
-                }
-                // Ready when both directions have ended, and not before.
-                link.sender.poll_ready(cx).map(|ready| ready.is_ok())
-            })
-            .await;
-            if is_free {
-                server.put(link);
-            }
-        });
-        Self { incoming, source: Source::Task(task.abort_handle()), failure: None, rules }
+    pub(super) fn http2(incoming: Incoming, link: Http2Link, rules: &Rc<HeaderRules>) -> Self {
+        let source = if incoming.is_end_stream() { Source::Ended } else { Source::Http2(incoming, link) };
+        Self { source, failure: None, rules: Rc::clone(rules), busy: None }
     }
 
+    /// Counts as a request at its server until it ends, and tells how that was.
+    pub(super) fn keep_busy(&mut self, busy: Option<Busy>) {
+        self.busy = busy;
+        if self.is_end_stream() {
+            self.ended_well();
+        }
+    }
+
+    fn ended_well(&mut self) {
+        if let Some(busy) = self.busy.take() {
+            busy.ended();
+        }
+    }
+
+    /// For a 101 that was asked for.
+    pub(super) fn switched(link: Http1Link, rules: &Rc<HeaderRules>) -> Self {
+        let (connection, early) = link.into_parts();
+        let source = Source::Switched(Box::new(connection), early);
+        Self { source, failure: None, rules: Rc::clone(rules), busy: None }
+    }
+
+    /// The connection that has switched protocols with this answer, and what has come over it since.
+    #[must_use]
+    pub fn into_switched(mut self) -> Option<(Box<dyn Duplex>, Bytes)> {
+        match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Switched(connection, early) => match self.busy.take() {
+                None => Some((connection, early)),
+                Some(busy) => Some((Box::new(busy.with(connection)), early)),
+            },
+            other => {
+                self.source = other;
+                None
+            }
+        }
+    }
+
+    /// The connection is for others from the moment on at which the body is known to be over.
     fn settle_if_ended(&mut self) {
-        if !self.incoming.is_end_stream() {
+        if matches!(self.source, Source::Switched(..)) || !self.is_end_stream() {
             return;
         }
-        if let Source::Link(link, server) = std::mem::replace(&mut self.source, Source::Ended) {
-            server.put(link);
+        self.ended_well();
+        if let Source::Http1(body) = std::mem::replace(&mut self.source, Source::Ended) {
+            body.give_back();
         }
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Source::Link(link, _) = &mut self.source else {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
-        };
-        let mut unwoken = Context::from_waker(Waker::noop());
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(&mut unwoken) {
-            return Poll::Ready(frame);
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        match &mut self.source {
+            Source::Ended | Source::Switched(..) => Poll::Ready(None),
+            Source::Http1(body) => {
+                let decoded = std::task::ready!(body.link.poll_body(&mut body.decoder, cx));
+                Poll::Ready(match decoded {
+                    Ok(Decoded::Data(data)) => Some(Ok(Frame::data(data))),
+                    Ok(Decoded::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+                    Ok(Decoded::End | Decoded::NeedMore) => None,
+                    Err(fault) => Some(Err(fault)),
+                })
+            }
+            Source::Http2(incoming, _) => {
+                let frame = std::task::ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
         }
-        if Pin::new(&mut link.connection).poll(cx).is_ready() {
-            // What was read is in the channel; the channel's end follows it.
-            self.source = Source::Ended;
-        }
-        Pin::new(&mut self.incoming).poll_frame(cx)
     }
 }
 
@@ -266,13 +314,16 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.failure.take() {
-            return Poll::Ready(Some(Err(BodyError::Broken(error))));
+        if let Some(fault) = this.failure.take() {
+            return Poll::Ready(Some(Err(BodyError::Broken(fault))));
         }
-        match std::task::ready!(this.poll_incoming(cx)) {
+        let frame = std::task::ready!(this.poll_source(cx));
+        match frame {
             None => {
-                if let Source::Link(link, server) = std::mem::replace(&mut this.source, Source::Ended) {
-                    server.put(link);
+                this.settle_if_ended();
+                this.ended_well();
+                if let Source::Http1(_) | Source::Http2(..) = this.source {
+                    this.source = Source::Ended;
                 }
                 Poll::Ready(None)
             }
@@ -283,11 +334,14 @@ impl Body for ResponseBody {
                 this.settle_if_ended();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
+            Some(Err(fault)) => {
                 // hyper drops what it has not written when a body fails. A turn later it has written the
                 // head and what came before, so that the client sees how far it got.
                 this.source = Source::Ended;
-                this.failure = Some(error);
+                if let Some(busy) = this.busy.take() {
+                    busy.broke(&fault);
+                }
+                this.failure = Some(fault);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -295,18 +349,27 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        let ended = match &self.source {
+            Source::Http1(body) => body.decoder.is_ended(),
+            Source::Http2(incoming, _) => incoming.is_end_stream(),
+            Source::Switched(..) | Source::Ended => true,
+        };
+        ended && self.failure.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Http1(body) => body.decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Http2(incoming, _) => incoming.size_hint(),
+            Source::Switched(..) => SizeHint::with_exact(0),
+            Source::Ended if self.failure.is_none() => SizeHint::with_exact(0),
+            Source::Ended => SizeHint::default(),
+        }
     }
 }
 
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if let Source::Task(task) = &self.source {
-            task.abort();
-        }
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("failure", &self.failure).finish_non_exhaustive()
     }
 }

@@ -4,13 +4,19 @@
 //! (Apache CVE-2022-31813, Traefik CVE-2024-45410: a `Connection` header that names the proxy's own
 //! headers away). Names are compared folded, see [`crate::message::fold`].
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::client::TrustedProxies;
+use crate::http1::write_line;
+use crate::message::client::{Scheme, TrustedProxies, forwarded_for};
 use crate::message::fold::{FORWARDING_NAMES, FoldedNames};
+use crate::message::forwarded::{self, Element, OwnElement};
 use crate::message::identity::IdentityRules;
+use crate::message::lines::HeaderLines;
 use crate::settings::CredentialForm;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -43,16 +49,77 @@ pub struct Peer {
     pub address_value: HeaderValue,
     /// The port that it came in on, as a header value; a Unix socket has none.
     pub port_value: Option<HeaderValue>,
+    /// Whether it came over TLS.
+    pub scheme: Scheme,
+    /// What `Forwarded` says of it.
+    pub forwarded: OwnElement,
+    /// What its last request's forwarding headers were.
+    pub direct: DirectLines,
+}
+
+/// The forwarding headers of a client that no trusted proxy speaks for: for one host they are the same
+/// again and again, and most connections ask for one.
+#[derive(Clone, Debug, Default)]
+pub struct DirectLines(RefCell<Option<(Option<HeaderValue>, Rc<HeaderLines>)>>);
+
+impl DirectLines {
+    fn of(&self, peer: &Peer, host: Option<&HeaderValue>) -> Rc<HeaderLines> {
+        if let Some((made_for, lines)) = &*self.0.borrow()
+            && made_for.as_ref() == host
+        {
+            return Rc::clone(lines);
+        }
+        let lines = Rc::new(ForwardingHeaders::direct(peer, host).into_lines());
+        self.0.replace(Some((host.cloned(), Rc::clone(&lines))));
+        lines
+    }
 }
 
 /// What a request's forwarding headers will say.
 #[derive(Debug)]
-pub(super) struct ForwardingHeaders {
+struct ForwardingHeaders {
+    forwarded: HeaderValue,
     forwarded_for: HeaderValue,
     proto: HeaderValue,
     host: Option<HeaderValue>,
     port: Option<HeaderValue>,
     real_ip: HeaderValue,
+}
+
+/// What only we say to an upstream. The client's copies are stripped before, so that this is apart from
+/// what the client says, and added to it where it is sent.
+#[derive(Debug)]
+pub(super) struct OwnHeaders {
+    pub(super) identity: Option<Rc<HeaderLines>>,
+    pub(super) forwarding: Rc<HeaderLines>,
+    pub(super) request_id: HeaderValue,
+    pub(super) prefix: Option<HeaderValue>,
+}
+
+impl OwnHeaders {
+    /// As lines of an HTTP/1 head.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if let Some(identity) = &self.identity {
+            out.extend_from_slice(identity.as_bytes());
+        }
+        out.extend_from_slice(self.forwarding.as_bytes());
+        write_line(out, &X_REQUEST_ID, &self.request_id);
+        if let Some(prefix) = &self.prefix {
+            write_line(out, &X_FORWARDED_PREFIX, prefix);
+        }
+    }
+
+    /// Sets them, each exactly once.
+    pub(super) fn set(&self, headers: &mut HeaderMap) {
+        if let Some(identity) = &self.identity {
+            identity.set(headers);
+        }
+        self.forwarding.set(headers);
+        headers.insert(X_REQUEST_ID.clone(), self.request_id.clone());
+        if let Some(prefix) = &self.prefix {
+            headers.insert(X_FORWARDED_PREFIX.clone(), prefix.clone());
+        }
+    }
 }
 
 impl HeaderRules {
@@ -107,6 +174,7 @@ impl HeaderRules {
         for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH] {
             trailers.remove(name);
         }
+        trailers.remove(&X_ACCESS_TOKEN);
     }
 
     /// As for requests, with what frames or authenticates an answer.
@@ -138,46 +206,122 @@ impl HeaderRules {
     }
 
     /// What to say of the client; read before the client's own copies are stripped.
-    pub(super) fn forwarding(&self, peer: &Peer, headers: &HeaderMap) -> ForwardingHeaders {
-        let host = headers.get(header::HOST).cloned();
-        if !self.trusted.contains(peer.address) {
-            return ForwardingHeaders {
-                forwarded_for: peer.address_value.clone(),
-                proto: HeaderValue::from_static("http"),
-                host,
-                port: peer.port_value.clone(),
-                real_ip: peer.address_value.clone(),
-            };
+    pub(super) fn forwarding(&self, peer: &Peer, headers: &HeaderMap) -> Rc<HeaderLines> {
+        if self.trusted.contains(peer.address) {
+            return Rc::new(self.chained(peer, headers).into_lines());
         }
-        let client = self.trusted.client(peer.address, headers);
-        let kept = |name: &HeaderName| headers.get(name).filter(|value| is_plain(value)).cloned();
-        let known_proto = kept(&X_FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
+        peer.direct.of(peer, headers.get(header::HOST))
+    }
+
+    /// What a trusted proxy says, and we after it.
+    fn chained(&self, peer: &Peer, headers: &HeaderMap) -> ForwardingHeaders {
+        let host = headers.get(header::HOST).cloned();
+        let own = peer.forwarded.value(&peer.address_value, peer.scheme, host.as_ref());
+        // The line of the proxy next to us is the last one: what stands before it the client may have written.
+        let kept = |name: &HeaderName| headers.get_all(name).iter().next_back().and_then(last_of_list);
+        let proto = kept(&X_FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
+        let told_host = kept(&X_FORWARDED_HOST);
+        let chain = Chain::read(headers);
+        let edge = self.trusted.edge(&chain.hops);
+        let client = edge.and_then(|at| chain.hops[at]);
+        let told = edge.and_then(|at| chain.elements.get(at));
+        let (proto, told_host) = match told {
+            Some(element) if chain.is_forwarded => (
+                proto.or_else(|| element.scheme.map(Scheme::value)),
+                told_host.or_else(|| HeaderValue::from_str(element.host.as_ref()?).ok().filter(is_plain)),
+            ),
+            _ => (proto, told_host),
+        };
+        let forwarded = chain.extend(edge, proto.as_ref(), told_host.as_ref(), &own);
         ForwardingHeaders {
-            forwarded_for: extend_forwarded_for(headers, peer),
-            proto: known_proto.unwrap_or(HeaderValue::from_static("http")),
-            host: kept(&X_FORWARDED_HOST).or(host),
+            forwarded,
+            forwarded_for: chain.extend_forwarded_for(peer),
+            proto: proto.unwrap_or_else(|| peer.scheme.value()),
+            host: told_host.or(host),
             port: kept(&X_FORWARDED_PORT).or_else(|| peer.port_value.clone()),
-            real_ip: HeaderValue::from_str(&client.to_string())
-                .unwrap_or_else(|_| peer.address_value.clone()),
+            real_ip: client
+                .and_then(|client| HeaderValue::from_str(&client.to_string()).ok())
+                .unwrap_or_else(|| peer.address_value.clone()),
         }
     }
 }
 
+/// What a trusted proxy says of those before it, in either of the two forms.
+struct Chain<'a> {
+    /// As `X-Forwarded-For` has it.
+    texts: Vec<Cow<'a, str>>,
+    /// The same as addresses.
+    hops: Vec<Option<IpAddr>>,
+    /// The same as `Forwarded` has it.
+    elements: Vec<Element<'a>>,
+    /// Whether the proxy wrote these elements, or we do.
+    is_forwarded: bool,
+}
+
+impl<'a> Chain<'a> {
+    /// `X-Forwarded-For` is what counts when there are both; `Forwarded` is made anew if it differs.
+    fn read(headers: &'a HeaderMap) -> Self {
+        let elements = forwarded::read(headers);
+        let nodes = || elements.iter().map(|element| element.node).collect::<Vec<_>>();
+        if !headers.contains_key(&X_FORWARDED_FOR) {
+            let texts = elements.iter().map(Element::hop).collect();
+            return Self { texts, hops: nodes(), elements, is_forwarded: true };
+        }
+        let texts = forwarded_for(headers);
+        let made: Vec<Element<'a>> = texts.iter().map(|hop| Element::of_hop(hop)).collect();
+        let hops: Vec<_> = made.iter().map(|element| element.node).collect();
+        let agree = !elements.is_empty() && nodes() == hops;
+        let elements = if agree { elements } else { made };
+        Self { texts: texts.into_iter().map(Cow::Borrowed).collect(), hops, elements, is_forwarded: agree }
+    }
+
+    /// `Forwarded` with the peer at its end. Elements that we make say what the edge said elsewhere.
+    fn extend(
+        &self,
+        edge: Option<usize>,
+        proto: Option<&HeaderValue>,
+        host: Option<&HeaderValue>,
+        own: &HeaderValue,
+    ) -> HeaderValue {
+        let mut elements = self.elements.clone();
+        if let Some(element) = edge.filter(|_| !self.is_forwarded).and_then(|at| elements.get_mut(at)) {
+            element.add(proto, host);
+        }
+        forwarded::write(&elements, own)
+    }
+
+    /// `X-Forwarded-For` with the peer at its end. A hop that is no text keeps its place: whoever counts
+    /// hops from the right, or passes over known proxies, must not come to one that the client wrote.
+    fn extend_forwarded_for(&self, peer: &Peer) -> HeaderValue {
+        let own = peer.address.to_string();
+        let mut hops: Vec<&str> = self.texts.iter().map(AsRef::as_ref).collect();
+        hops.push(&own);
+        HeaderValue::from_str(&hops.join(", ")).unwrap_or_else(|_| peer.address_value.clone())
+    }
+}
+
 impl ForwardingHeaders {
-    pub(super) fn set(self, headers: &mut HeaderMap, request_id: HeaderValue, prefix: Option<&HeaderValue>) {
-        headers.insert(X_FORWARDED_FOR.clone(), self.forwarded_for);
-        headers.insert(X_FORWARDED_PROTO.clone(), self.proto);
-        if let Some(host) = self.host {
-            headers.insert(X_FORWARDED_HOST.clone(), host);
+    fn direct(peer: &Peer, host: Option<&HeaderValue>) -> Self {
+        Self {
+            forwarded: peer.forwarded.value(&peer.address_value, peer.scheme, host),
+            forwarded_for: peer.address_value.clone(),
+            proto: peer.scheme.value(),
+            host: host.cloned(),
+            port: peer.port_value.clone(),
+            real_ip: peer.address_value.clone(),
         }
-        if let Some(port) = self.port {
-            headers.insert(X_FORWARDED_PORT.clone(), port);
-        }
-        headers.insert(X_REAL_IP.clone(), self.real_ip);
-        headers.insert(X_REQUEST_ID.clone(), request_id);
-        if let Some(prefix) = prefix {
-            headers.insert(X_FORWARDED_PREFIX.clone(), prefix.clone());
-        }
+    }
+
+    fn into_lines(self) -> HeaderLines {
+        let headers = [
+            (header::FORWARDED, Some(self.forwarded)),
+            (X_FORWARDED_FOR.clone(), Some(self.forwarded_for)),
+            (X_FORWARDED_PROTO.clone(), Some(self.proto)),
+            (X_FORWARDED_HOST.clone(), self.host),
+            (X_FORWARDED_PORT.clone(), self.port),
+            (X_REAL_IP.clone(), Some(self.real_ip)),
+        ];
+        HeaderLines::new(headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
     }
 }
 
@@ -244,20 +388,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-fn is_plain(value: &HeaderValue) -> bool {
-    value.len() <= 256 && value.as_bytes().iter().all(u8::is_ascii_graphic)
+/// The last element of a list; most lists are one value, which is not copied.
+fn last_of_list(value: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = value.as_bytes();
+    let last = bytes.rsplit(|&byte| byte == b',').next().unwrap_or(bytes).trim_ascii();
+    let value = if last.len() == bytes.len() { value.clone() } else { HeaderValue::from_bytes(last).ok()? };
+    is_plain(&value).then_some(value)
 }
 
-/// The chain with the peer at its end. A hop that is no text keeps its place: whoever counts hops from
-/// the right, or passes over known proxies, must not come to one that the client wrote.
-fn extend_forwarded_for(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
-    let lines = headers.get_all(&X_FORWARDED_FOR).iter();
-    let hops = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let mut hops: Vec<&str> = hops
-        .map(|hop| std::str::from_utf8(hop).ok().filter(|hop| hop.is_ascii()).map_or("unknown", str::trim))
-        .collect();
-    hops.retain(|hop| !hop.is_empty());
-    let own = peer.address.to_string();
-    hops.push(&own);
-    HeaderValue::from_str(&hops.join(", ")).unwrap_or_else(|_| peer.address_value.clone())
+fn is_plain(value: &HeaderValue) -> bool {
+    value.len() <= 256 && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }

@@ -4,35 +4,44 @@
 //! takes nothing else. The one who forwards drives the upstream's connection himself (see `pool`), so
 //! dropping the future is all it takes to cancel: the connection goes with it.
 
+mod balance;
 mod body;
+mod choice;
+mod exchange;
+mod fleet;
 mod headers;
+mod health;
+mod http2;
+mod link;
 mod pool;
-mod replay;
 mod request;
+mod resolve;
+mod retry;
+pub mod tls;
+mod upload;
 
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::Response;
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use tokio::task::unconstrained;
 
-use self::body::{BodyFailure, Progress};
+use self::balance::Upstream;
 use self::headers::HeaderRules;
-use self::pool::{Link, Server, Upstream, poll_without_waker};
+use self::retry::Attempts;
 use crate::authz::Permit;
 use crate::burst::Bursts;
-use crate::deadline::{Deadline, Deadlines};
+use crate::deadline::Deadlines;
+use crate::message::body::{BodyError, ClientBody};
 use crate::message::client::TrustedProxies;
 use crate::message::identity::IdentityRules;
 use crate::settings::{RouteSettings, Settings, UpstreamHost, UpstreamSettings};
 
-pub use self::body::{BodyError, RequestBody, ResponseBody};
-pub use self::headers::Peer;
+pub use self::body::{RequestBody, ResponseBody};
+pub use self::fleet::Fleet;
+pub use self::headers::{DirectLines, Peer};
+pub use self::health::Watch;
 pub use self::pool::ConnectError;
 pub use self::request::{Inward, UpstreamRequest};
 
@@ -70,6 +79,17 @@ impl UpstreamRoute {
         }
     }
 
+    /// Where the gateway's own requests lead: to whom they are sent is decided elsewhere.
+    const fn own() -> Self {
+        Self {
+            upstream: 0,
+            strip_prefix: None,
+            timeout: None,
+            body_bytes: None,
+            forward_authorization: false,
+        }
+    }
+
     /// Whether the app sees the token.
     #[must_use]
     pub const fn forwards_authorization(&self) -> bool {
@@ -103,16 +123,22 @@ impl Preview {
     /// The head that would be sent.
     #[must_use]
     pub fn head(&self, permit: &Permit<'_, UpstreamRoute>, inward: Inward<'_>) -> Parts {
-        let mut parts = request::head(permit, &self.rules, inward);
+        let request::Head { mut parts, own, .. } = request::head(permit, &self.rules, inward);
+        own.set(&mut parts.headers);
         let upstream = self.upstreams.get(permit.target().upstream);
         if let Some(upstream) = upstream.filter(|upstream| upstream.host == UpstreamHost::Upstream) {
-            let host =
-                upstream.servers.first().map_or(HeaderValue::from_static("localhost"), pool::host_value);
+            let host = upstream
+                .servers
+                .first()
+                .map_or(HeaderValue::from_static("localhost"), |server| pool::host_value(&server.endpoint));
             parts.headers.insert(HOST, host);
         }
         parts
     }
 }
+
+/// What was wrong with an answer or its connection, as the protocol says it.
+pub type AnswerFault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, thiserror::Error)]
@@ -126,9 +152,12 @@ pub enum ProxyError {
     /// The client stopped sending its body, and nothing came for the timeout: 408.
     #[error("the request's body did not arrive in time")]
     ClientTimeout,
-    /// It closed the connection, or what it said is not HTTP: 502.
+    /// It closed the connection before it had answered: 502.
+    #[error("the upstream closed the connection: {0}")]
+    Closed(#[source] AnswerFault),
+    /// What it said is not HTTP: 502.
     #[error("the upstream's answer is invalid: {0}")]
-    Invalid(#[source] hyper::Error),
+    Invalid(#[source] AnswerFault),
     /// What it said is HTTP that a gateway must not pass on: 502.
     #[error("the upstream's answer is invalid: {0}")]
     Unacceptable(&'static str),
@@ -140,10 +169,23 @@ pub enum ProxyError {
     BodyTooLarge,
 }
 
+impl ProxyError {
+    /// Whether it speaks against the server, and not against the client or its body.
+    const fn is_the_servers(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout | Self::Closed(_) | Self::Invalid(_) | Self::Unacceptable(_) => {
+                true
+            }
+            Self::ClientTimeout | Self::ClientBody | Self::BodyTooLarge => false,
+        }
+    }
+}
+
 impl From<BodyError> for ProxyError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Broken(_) => Self::ClientBody,
+            BodyError::Idle => Self::ClientTimeout,
             BodyError::TooLarge => Self::BodyTooLarge,
         }
     }
@@ -152,16 +194,17 @@ impl From<BodyError> for ProxyError {
 /// One worker's way to every upstream.
 #[derive(Debug)]
 pub struct Proxy {
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Rc<Upstream>>,
     rules: Rc<HeaderRules>,
     deadlines: Rc<Deadlines>,
 }
 
 impl Proxy {
-    /// A proxy without open connections.
+    /// A proxy without open connections. `fleet` is made of the same settings.
     #[must_use]
     pub fn new(
         settings: &Settings,
+        fleet: &Fleet,
         identity: IdentityRules,
         trusted: TrustedProxies,
         deadlines: Rc<Deadlines>,
@@ -171,10 +214,23 @@ impl Proxy {
             upstreams: settings
                 .upstreams
                 .iter()
-                .map(|upstream| Upstream::new(upstream, &deadlines, bursts))
+                .enumerate()
+                .map(|(place, upstream)| Upstream::new(upstream, place, fleet, &deadlines, bursts))
+                .map(Rc::new)
                 .collect(),
             rules: Rc::new(HeaderRules::new(identity, trusted, &settings.tokens.accept)),
             deadlines,
+        }
+    }
+
+    /// Takes over the connections of every upstream that is the same as in `old`, which goes on with
+    /// what it has under way. Where certificates come from files, new connections are made: the files may
+    /// have changed.
+    pub fn take_over(&mut self, old: &Self) {
+        for upstream in &mut self.upstreams {
+            if let Some(same) = old.upstreams.iter().find(|before| upstream.is_as(before)) {
+                *upstream = Rc::clone(same);
+            }
         }
     }
 
@@ -192,7 +248,7 @@ impl Proxy {
         &self,
         permit: &Permit<'a, UpstreamRoute>,
         inward: Inward<'_>,
-        body: Incoming,
+        body: ClientBody,
     ) -> Result<UpstreamRequest<'a>, ProxyError> {
         UpstreamRequest::new(permit, &self.rules, inward, body)
     }
@@ -207,182 +263,16 @@ impl Proxy {
     /// Sends the request and returns the answer's head; its body moves when it is polled.
     ///
     /// A connection that the server closed while it waited is noticed before it is used, or while
-    /// nothing was written: then another one is taken. When the server closes it after that, only an
-    /// idempotent request without a body is sent again, once.
+    /// nothing was written: then another one is taken. What may be tried beyond that, and at which
+    /// server, is in `retry`.
     pub async fn forward(
         &self,
-        mut upstream_request: UpstreamRequest<'_>,
+        request: &mut UpstreamRequest<'_>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let upstream = &self.upstreams[upstream_request.route.upstream];
-        let timeout = upstream_request.route.timeout.unwrap_or(upstream.timeout);
-        let server = upstream.server();
-        if !upstream.preserve_host {
-            upstream_request.set_host(&server.host);
-        }
-        let repeatable = upstream_request.is_repeatable();
-        let UpstreamRequest { mut request, progress, .. } = upstream_request;
-        let progress = progress.as_deref();
+        let upstream = &self.upstreams[request.route.upstream];
+        let timeout = request.route.timeout.unwrap_or(upstream.timeout);
         let deadline = self.deadlines.slot();
-        let exchange = Exchange { progress, deadline: &deadline, timeout };
-        while let Some(mut link) = server.take(self.deadlines.millis()) {
-            link.remember(repeatable);
-            match exchange.run(&mut link, request).await {
-                Ok(response) => return self.accept(response, link, Rc::clone(server), progress),
-                Err(Failure::NotSent(unsent)) => request = *unsent,
-                Err(Failure::Closed(error)) => {
-                    let again = replay::request(&link.sent());
-                    request = again.ok_or(ProxyError::Invalid(error))?;
-                    break;
-                }
-                Err(failure) => return Err(failure.into_error(progress)),
-            }
-        }
-        let (mut link, server) = connect(upstream, server).await?;
-        match exchange.run(&mut link, request).await {
-            Ok(response) => self.accept(response, link, server, progress),
-            Err(failure) => Err(failure.into_error(progress)),
-        }
+        let mut attempts = Attempts::new(upstream, &self.rules, &self.deadlines, &deadline, timeout);
+        attempts.run(request).await
     }
-
-    /// Judges the answer's head and cleans it.
-    fn accept(
-        &self,
-        response: Response<Incoming>,
-        link: Box<Link>,
-        server: Rc<Server>,
-        progress: Option<&Progress>,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
-        let (mut parts, incoming) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ProxyError::Unacceptable("it switches protocols unasked"));
-        }
-        if parts.status.as_u16() > 599 {
-            return Err(ProxyError::Unacceptable("its status is above 599"));
-        }
-        check_framing(&parts.headers)?;
-        self.rules.strip_response(&mut parts.headers);
-        let body = if progress.is_none_or(|progress| progress.finished.get()) {
-            ResponseBody::new(incoming, link, server, Rc::clone(&self.rules))
-        } else {
-            ResponseBody::with_task(incoming, link, server, Rc::clone(&self.rules))
-        };
-        parts.extensions.clear();
-        parts.version = http::Version::HTTP_11;
-        Ok(Response::from_parts(parts, body))
-    }
-}
-
-/// What frames an answer has to be beyond doubt, also where it has no body that hyper would frame by it
-/// (RFC 9112 section 6.3).
-fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
-    {
-        return Err(ProxyError::Unacceptable("its Transfer-Encoding is not chunked alone"));
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(()) };
-    let plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    if !plain || lengths.next().is_some() {
-        return Err(ProxyError::Unacceptable("its Content-Length is not one number"));
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        return Err(ProxyError::Unacceptable("it has both Content-Length and Transfer-Encoding"));
-    }
-    Ok(())
-}
-
-/// A new connection to the server whose turn it is, or to one of the others when that one refuses.
-async fn connect(upstream: &Upstream, first: &Rc<Server>) -> Result<(Box<Link>, Rc<Server>), ConnectError> {
-    let mut server = Rc::clone(first);
-    for _ in 1..upstream.servers() {
-        match server.connect(upstream.connect_timeout()).await {
-            Ok(link) => return Ok((link, server)),
-            Err(error) => tracing::warn!(upstream = &*upstream.name, %error, "a server cannot be reached"),
-        }
-        server = Rc::clone(upstream.server());
-    }
-    let link = server.connect(upstream.connect_timeout()).await?;
-    Ok((link, server))
-}
-
-/// Why one attempt failed.
-enum Failure {
-    /// Nothing of it was written: here it is again.
-    NotSent(Box<Request<RequestBody>>),
-    /// The connection ended without an answer.
-    Closed(hyper::Error),
-    /// The answer is not HTTP, or sending failed.
-    Invalid(hyper::Error),
-    /// The time is over.
-    Timeout,
-}
-
-impl Failure {
-    fn into_error(self, progress: Option<&Progress>) -> ProxyError {
-        match (progress.and_then(|progress| progress.failure.get()), self) {
-            (Some(BodyFailure::TooLarge), _) => ProxyError::BodyTooLarge,
-            (Some(BodyFailure::Broken), _) => ProxyError::ClientBody,
-            (None, Self::Closed(error) | Self::Invalid(error)) => ProxyError::Invalid(error),
-            (None, Self::Timeout) if progress.is_some_and(|progress| progress.starved.get()) => {
-                ProxyError::ClientTimeout
-            }
-            (None, Self::Timeout) => ProxyError::Timeout,
-            (None, Self::NotSent(_)) => ProxyError::Unacceptable("it closed the connection at once"),
-        }
-    }
-}
-
-/// One attempt to send a request and to read the answer's head.
-struct Exchange<'a> {
-    progress: Option<&'a Progress>,
-    deadline: &'a Deadline,
-    timeout: Duration,
-}
-
-impl Exchange<'_> {
-    async fn run(
-        &self,
-        link: &mut Link,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Failure> {
-        self.deadline.set(self.timeout);
-        // The answer can only come out of the link that is polled here, just before: no waker needed,
-        // and none that would wake this very task. Outside the task's budget, whose end would need one.
-        let mut answer = pin!(unconstrained(link.sender.try_send_request(request)));
-        let connection = &mut link.connection;
-        let outcome = std::future::poll_fn(|cx| {
-            let ended = Pin::new(&mut *connection).poll(cx).is_ready();
-            if let Poll::Ready(answer) = poll_without_waker(&mut answer) {
-                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
-                    Some(unsent) => Failure::NotSent(Box::new(unsent)),
-                    None => classify(error.into_error()),
-                }));
-            }
-            if ended {
-                // hyper answers before it ends; should it not, waiting longer would be for ever.
-                return Poll::Ready(Err(Failure::Timeout));
-            }
-            self.poll_timeout(cx)
-        })
-        .await;
-        self.deadline.clear();
-        outcome
-    }
-
-    /// The timeout runs from the last movement of the request's body.
-    fn poll_timeout<T>(&self, cx: &Context<'_>) -> Poll<Result<T, Failure>> {
-        if self.progress.is_some_and(|progress| progress.moved.take()) {
-            self.deadline.set(self.timeout);
-        }
-        self.deadline.poll_passed(cx).map(|()| Err(Failure::Timeout))
-    }
-}
-
-/// Tells a connection that was closed from an answer that is rubbish.
-fn classify(error: hyper::Error) -> Failure {
-    let closed = error.is_closed() || error.is_canceled() || error.is_incomplete_message();
-    let reset = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
-    if (closed || reset) && !error.is_parse() { Failure::Closed(error) } else { Failure::Invalid(error) }
 }

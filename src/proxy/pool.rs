@@ -1,165 +1,155 @@
-//! Connections to upstream servers, and the ones that wait to be used again.
+//! Connections to an upstream's server, and the ones that wait to be used again.
 //!
-//! A [`Link`] is a hyper client connection together with the handle that sends on it. No task of its
-//! own drives it: whoever uses it polls it, so a request and its answer are moved by one task, with
-//! no wake-up from one task to another in between. While a link waits in the pool nobody polls it;
-//! whether the server has closed it is looked at when it is taken, and what waits too long is closed.
-//! Pools belong to one worker.
+//! A connection that speaks HTTP/1.1 has one request at a time. While it waits here nobody polls it;
+//! whether the server has closed it is looked at when it is taken, and now and then. One that speaks
+//! HTTP/2 is shared: there is another one only when all of its streams are taken. Pools belong to one
+//! worker.
 
-use std::cell::{Cell, Ref, RefCell};
-use std::future::Future;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::HeaderValue;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::unconstrained;
+use http::uri::Scheme;
+use rustls::pki_types::ServerName;
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
-use super::body::RequestBody;
+use super::http2::Http2Connection;
+use super::link::{Http1Link, Link};
+use super::resolve::Addresses;
+use super::tls::{ALPN_H2, ClientTls};
 use crate::burst::{BurstStream, Bursts};
 use crate::deadline::Deadlines;
-use crate::settings::{Endpoint, UpstreamSettings};
-use crate::stream::Stream;
+use crate::settings::{Endpoint, UpstreamScheme, UpstreamServer, UpstreamSettings};
+use crate::stream::{Stream, keep_alive};
 
 /// Connections that wait, per server and worker.
 const IDLE_MAX: usize = 256;
-/// An upstream's response head is refused beyond this.
-const HEAD_MAX: usize = 64 * 1024;
+/// Room for reading that is kept for the next answers, per server and worker.
+const ROOMS_MAX: usize = 16;
 
-/// What was written of a request, while it may have to be sent again. The vector is used again and
-/// again: remembering a request is a copy of some hundred bytes, and costs no allocation.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    wanted: Cell<bool>,
-    bytes: RefCell<Vec<u8>>,
+/// Which connections will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    /// Whatever the server prefers.
+    Any,
+    /// HTTP/1.1 where there is a choice: only that is switched to another protocol.
+    Http1,
 }
 
-impl Sent {
-    fn note(&self, bytes: &[u8]) {
-        if self.wanted.get() {
-            self.bytes.borrow_mut().extend_from_slice(bytes);
-        }
-    }
-}
-
-/// The server's socket, whose writes can be remembered.
-#[derive(Debug)]
-pub(super) struct ServerIo {
-    stream: BurstStream,
-    sent: Rc<Sent>,
-}
-
-/// One connection to an upstream server.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) sender: SendRequest<RequestBody>,
-    pub(super) connection: Connection<TokioIo<ServerIo>, RequestBody>,
-    /// On the worker's clock.
-    idle_since: u64,
-    sent: Rc<Sent>,
-}
-
-impl Link {
-    /// Whether to remember what is written from here on. What was written before is forgotten.
-    pub(super) fn remember(&self, wanted: bool) {
-        self.sent.bytes.borrow_mut().clear();
-        self.sent.wanted.set(wanted);
-    }
-
-    /// What was written since; empty when that was not wanted.
-    pub(super) fn sent(&self) -> Ref<'_, Vec<u8>> {
-        self.sent.bytes.borrow()
-    }
-
-    /// Lets the connection do what it can without waiting; whether it can take a request now.
-    fn is_usable(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        // Outside the task's budget: a budget used up elsewhere would look like "not ready".
-        let mut look = unconstrained(std::future::poll_fn(|cx| Pin::new(&mut self.connection).poll(cx)));
-        Pin::new(&mut look).poll(&mut cx).is_pending() && self.sender.is_ready()
-    }
-}
-
-/// The servers of one `[[upstream]]`.
-#[derive(Debug)]
-pub(super) struct Upstream {
-    pub(super) name: Rc<str>,
-    pub(super) timeout: Duration,
-    /// Whether the app sees the client's `Host`, or else the server's own name.
-    pub(super) preserve_host: bool,
-    connect_timeout: Duration,
-    servers: Vec<Rc<Server>>,
-    next: Cell<usize>,
+/// How a server is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<'a> {
+    /// Where a TCP endpoint leads now.
+    pub(super) addresses: &'a Arc<Addresses>,
+    /// For `https://`.
+    pub(super) tls: Option<&'a ClientTls>,
 }
 
 /// One server of an upstream.
 #[derive(Debug)]
 pub(super) struct Server {
     endpoint: Endpoint,
+    addresses: Arc<Addresses>,
+    protocol: Protocol,
     /// For `host = "upstream"`.
     pub(super) host: HeaderValue,
     idle_millis: u64,
     #[expect(clippy::vec_box, reason = "links travel through futures; as a pointer they do it for nothing")]
-    idle: RefCell<Vec<Box<Link>>>,
+    idle: RefCell<Vec<Box<Http1Link>>>,
+    shared: RefCell<Vec<Rc<Http2Connection>>>,
+    /// Held while a connection is made that others may want to share.
+    opening: Mutex<()>,
+    /// What was agreed on last, where that is known only then.
+    agreed_http1: Cell<bool>,
+    rooms: RefCell<Vec<BytesMut>>,
     clock: Rc<Deadlines>,
     bursts: Rc<Bursts>,
 }
 
-impl Upstream {
-    pub(super) fn new(settings: &UpstreamSettings, clock: &Rc<Deadlines>, bursts: &Rc<Bursts>) -> Self {
-        let server = |endpoint: &Endpoint| {
-            Rc::new(Server {
-                endpoint: endpoint.clone(),
-                host: host_value(endpoint),
-                idle_millis: u64::try_from(settings.idle.as_millis()).unwrap_or(u64::MAX),
-                idle: RefCell::default(),
-                clock: Rc::clone(clock),
-                bursts: Rc::clone(bursts),
-            })
-        };
-        Self {
-            name: settings.name.as_str().into(),
-            timeout: settings.timeout,
-            preserve_host: settings.host == crate::settings::UpstreamHost::Preserve,
-            connect_timeout: settings.connect_timeout,
-            servers: settings.servers.iter().map(server).collect(),
-            next: Cell::new(0),
+/// What is spoken to a server.
+#[derive(Debug)]
+enum Protocol {
+    Http1,
+    Http2,
+    /// What the handshake agrees on.
+    Tls(ClientTls, ServerName<'static>),
+    /// TLS that there is no configuration for.
+    Impossible(String),
+}
+
+impl Protocol {
+    fn of(server: &UpstreamServer, tls: Option<&ClientTls>) -> Self {
+        match (server.scheme, tls) {
+            (UpstreamScheme::Http, _) => Self::Http1,
+            (UpstreamScheme::H2c, _) => Self::Http2,
+            (UpstreamScheme::Https, None) => Self::Impossible("nobody is believed".to_owned()),
+            (UpstreamScheme::Https, Some(tls)) => match tls.name_of(server) {
+                Ok(name) => Self::Tls(tls.clone(), name),
+                Err(error) => Self::Impossible(error.to_string()),
+            },
         }
-    }
-
-    /// The server whose turn it is.
-    pub(super) fn server(&self) -> &Rc<Server> {
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        &self.servers[turn % self.servers.len()]
-    }
-
-    /// How many servers there are to try.
-    pub(super) const fn servers(&self) -> usize {
-        self.servers.len()
-    }
-
-    pub(super) fn close_idle(&self, now: u64) {
-        for server in &self.servers {
-            let mut idle = server.idle.borrow_mut();
-            idle.retain(|link| now.saturating_sub(link.idle_since) <= server.idle_millis);
-        }
-    }
-
-    pub(super) const fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
     }
 }
 
 impl Server {
-    /// A connection that waits and is still good, the one used last first.
-    pub(super) fn take(&self, now: u64) -> Option<Box<Link>> {
+    /// A server without connections.
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        server: &UpstreamServer,
+        way: Way<'_>,
+        clock: &Rc<Deadlines>,
+        bursts: &Rc<Bursts>,
+    ) -> Self {
+        Self {
+            endpoint: server.endpoint.clone(),
+            addresses: Arc::clone(way.addresses),
+            protocol: Protocol::of(server, way.tls),
+            host: host_value(&server.endpoint),
+            idle_millis: u64::try_from(settings.idle.as_millis()).unwrap_or(u64::MAX),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Mutex::default(),
+            agreed_http1: Cell::new(false),
+            rooms: RefCell::default(),
+            clock: Rc::clone(clock),
+            bursts: Rc::clone(bursts),
+        }
+    }
+
+    pub(super) const fn clock(&self) -> &Rc<Deadlines> {
+        &self.clock
+    }
+
+    /// The scheme of targets, where those have one.
+    pub(super) const fn http_scheme(&self) -> &Scheme {
+        match self.protocol {
+            Protocol::Tls(..) | Protocol::Impossible(_) => &Scheme::HTTPS,
+            Protocol::Http1 | Protocol::Http2 => &Scheme::HTTP,
+        }
+    }
+
+    /// Closes the connections that have waited too long, and those that were closed by the server.
+    pub(super) fn close_idle(&self, now: u64) {
+        let millis = self.idle_millis;
+        self.idle
+            .borrow_mut()
+            .retain_mut(|link| now.saturating_sub(link.idle_since) <= millis && link.is_usable());
+        self.shared.borrow_mut().retain(|shared| shared.is_alive() && shared.idle_for(now) <= millis);
+    }
+
+    /// A connection that waits and is still good, the one used last first; or a place on a shared one.
+    pub(super) fn take(&self, wanted: Wanted, now: u64) -> Option<Link> {
+        if self.may_share(wanted)
+            && let Some(link) = self.take_shared(now)
+        {
+            return Some(link);
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(mut link) = idle.pop() {
             if now.saturating_sub(link.idle_since) > self.idle_millis {
@@ -167,36 +157,150 @@ impl Server {
                 return None;
             }
             if link.is_usable() {
-                return Some(link);
+                return Some(Link::Http1(link));
             }
         }
         None
     }
 
+    /// Whether a connection that others use too would do.
+    const fn may_share(&self, wanted: Wanted) -> bool {
+        match self.protocol {
+            Protocol::Http1 | Protocol::Impossible(_) => false,
+            Protocol::Http2 => true,
+            Protocol::Tls(..) => matches!(wanted, Wanted::Any),
+        }
+    }
+
+    fn take_shared(&self, now: u64) -> Option<Link> {
+        let shared = self.shared.borrow();
+        let mut usable = shared.iter().filter(|shared| shared.idle_for(now) <= self.idle_millis);
+        usable.find_map(Http2Connection::reserve).map(Link::Http2)
+    }
+
     /// Takes a connection back when it is good for another request; else it is closed.
-    pub(super) fn put(&self, mut link: Box<Link>) {
-        if !link.is_usable() {
+    pub(super) fn put(&self, link: Link) {
+        let Link::Http1(mut link) = link else { return };
+        if !link.is_good() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < IDLE_MAX {
+            self.put_room(link.take_room());
             link.idle_since = self.clock.millis();
             idle.push(link);
         }
     }
 
-    /// A new connection.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<Box<Link>, ConnectError> {
-        let stream = match tokio::time::timeout(timeout, self.endpoint.connect()).await {
-            Ok(stream) => stream?,
-            Err(_) => return Err(ConnectError::Timeout),
+    /// Room to read an answer into.
+    pub(super) fn take_room(&self) -> BytesMut {
+        self.rooms.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn put_room(&self, room: BytesMut) {
+        let mut rooms = self.rooms.borrow_mut();
+        if rooms.len() < ROOMS_MAX {
+            rooms.push(room);
+        }
+    }
+
+    /// A new connection, or a place on a shared one that somebody else has just made.
+    pub(super) async fn connect(&self, wanted: Wanted, timeout: Duration) -> Result<Link, ConnectError> {
+        let until = Instant::now() + timeout;
+        match &self.protocol {
+            Protocol::Http1 => self.open(until).await.map(|stream| self.http1(stream)),
+            Protocol::Impossible(why) => Err(ConnectError::Handshake(why.clone())),
+            // The usual way has no room to spare for the unusual ones.
+            Protocol::Http2 | Protocol::Tls(..) => {
+                match timeout_at(until, self.connect_shared(wanted, until)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(ConnectError::Timeout),
+                }
+            }
+        }
+    }
+
+    /// Whoever comes while a connection is made may find a place on it.
+    async fn connect_shared(&self, wanted: Wanted, until: Instant) -> Result<Link, ConnectError> {
+        let mut opening = None;
+        if self.may_share(wanted) && !self.agreed_http1.get() {
+            opening = Some(self.opening.lock().await);
+            if let Some(link) = self.take_shared(self.clock.millis()) {
+                return Ok(link);
+            }
+            if self.agreed_http1.get() {
+                opening = None;
+            }
+        }
+        let stream = self.open(until).await?;
+        let link = match &self.protocol {
+            Protocol::Tls(tls, name) => self.secure(tls, name, stream, wanted).await,
+            _ => self.http2(stream).await,
         };
-        let sent = Rc::new(Sent::default());
-        let io =
-            TokioIo::new(ServerIo { stream: BurstStream::new(stream, &self.bursts), sent: Rc::clone(&sent) });
-        let handshake = Builder::new().max_buf_size(HEAD_MAX).handshake(io).await;
-        let (sender, connection) = handshake.map_err(|error| ConnectError::Io(io::Error::other(error)))?;
-        Ok(Box::new(Link { sender, connection, idle_since: self.clock.millis(), sent }))
+        drop(opening);
+        link
+    }
+
+    async fn secure(
+        &self,
+        tls: &ClientTls,
+        name: &ServerName<'static>,
+        stream: Stream,
+        wanted: Wanted,
+    ) -> Result<Link, ConnectError> {
+        let Stream::Tcp(stream) = stream else {
+            return Err(ConnectError::Handshake("TLS is spoken over TCP only".to_owned()));
+        };
+        let stream = tls.connect(name.clone(), stream, wanted).await;
+        let stream = stream.map_err(|error| self.no_handshake(name, &error))?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+        if wanted == Wanted::Any {
+            self.agreed_http1.set(!is_http2);
+        }
+        let stream = Stream::ClientTls(Box::new(stream));
+        if is_http2 { self.http2(stream).await } else { Ok(self.http1(stream)) }
+    }
+
+    fn no_handshake(&self, name: &ServerName<'static>, error: &io::Error) -> ConnectError {
+        let (server, name) = (self.host.to_str().unwrap_or_default(), name.to_str());
+        tracing::warn!(server, %name, %error, "the TLS handshake with the server failed");
+        ConnectError::Handshake(format!("the TLS handshake failed: {error}"))
+    }
+
+    fn http1(&self, stream: Stream) -> Link {
+        Link::Http1(Box::new(Http1Link::new(BurstStream::new(stream, &self.bursts))))
+    }
+
+    async fn http2(&self, stream: Stream) -> Result<Link, ConnectError> {
+        let stream = BurstStream::new(stream, &self.bursts);
+        let connection = Http2Connection::open(stream, &self.clock).await;
+        let connection = connection.map_err(|error| ConnectError::Handshake(error.to_string()))?;
+        let none = || ConnectError::Handshake("it takes no streams".to_owned());
+        let link = connection.reserve().ok_or_else(none)?;
+        self.shared.borrow_mut().push(connection);
+        Ok(Link::Http2(link))
+    }
+
+    async fn open(&self, until: Instant) -> Result<Stream, ConnectError> {
+        let opened = match &self.endpoint {
+            Endpoint::Tcp(_) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let stream = self.addresses.connect(left).await;
+                stream.and_then(|stream| {
+                    stream.set_nodelay(true)?;
+                    keep_alive(&stream)?;
+                    Ok(Stream::Tcp(stream))
+                })
+            }
+            Endpoint::Unix(path) => match timeout_at(until, UnixStream::connect(path)).await {
+                Ok(stream) => stream.map(Stream::Unix),
+                Err(_) => return Err(ConnectError::Timeout),
+            },
+        };
+        opened.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => ConnectError::Timeout,
+            _ => ConnectError::Io(error),
+        })
     }
 }
 
@@ -215,64 +319,10 @@ pub enum ConnectError {
     /// The server refuses, does not exist, or the system has no sockets left.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There is a connection, and what is spoken on it could not be agreed on.
+    #[error("{0}")]
+    Handshake(String),
     /// `connect_timeout` has passed.
     #[error("no connection within connect_timeout")]
     Timeout,
-}
-
-impl AsyncRead for ServerIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ServerIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
-        this.sent.note(&bytes[..written]);
-        Poll::Ready(Ok(written))
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
-        let mut left = written;
-        for slice in slices {
-            let n = left.min(slice.len());
-            this.sent.note(&slice[..n]);
-            left -= n;
-        }
-        Poll::Ready(Ok(written))
-    }
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
-impl Endpoint {
-    async fn connect(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
-            Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-        }
-    }
-}
-
-/// Polls `future` where nothing but the link itself can make it ready, so that no waker is needed.
-pub(super) fn poll_without_waker<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
