@@ -3,33 +3,52 @@
 //! The accounts, keys and revocations of a store come from one [`Desk`], which is also what the admin
 //! socket answers from; this file adds the rules, the listeners and the threads around it.
 
+mod hand_over;
+mod reload;
+
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::hand_over::{Predecessor, Successor};
+use self::reload::FileWatch;
 use crate::account::Accounts;
+use crate::acme::{self, Acme, AcmeParts};
 use crate::api::{Api, ApiParts};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Loaded;
-use crate::control::{Control, ControlError, Desk, DeskError, DeskParts};
+use crate::config::{self, Loaded};
+use crate::control::handover::HandOverError;
+use crate::control::{Control, ControlError, Desk, DeskError, DeskParts, Successors};
 use crate::gateway::{Rules, Shared};
 use crate::metrics::Metrics;
-use crate::metrics::worker::WorkerMetrics;
+use crate::metrics::worker::{RouteLabels, WorkerMetrics};
 use crate::ops::admin::{Admin, AdminParts};
 use crate::ops::log::{self, LogError, LogHandle};
 use crate::ops::prometheus::Sources;
 use crate::ops::readiness::Readiness;
-use crate::server::{self, Server};
-use crate::settings::Settings;
+use crate::proxy::tls::{ClientTls, TlsFileError};
+use crate::proxy::{Fleet, Watch};
+use crate::server::{self, Inherited, Listeners, Server};
+use crate::settings::{Settings, UpstreamSettings};
 use crate::store::{OpenError, SledStore, Store, StoreOptions};
+use crate::tls::{self, Tls, TlsError};
 
 /// How often what has run out is removed.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
+/// How often a process that stops looks whether its workers are done.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Long enough to see a signal that has come.
+const GLANCE: Duration = Duration::from_millis(1);
 /// How often a serving process looks whether its workers are alive.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
@@ -55,14 +74,32 @@ pub enum StartError {
     #[error("cannot listen on {address} for [admin]: {source}")]
     Admin {
         /// Where it should have listened.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What the system says.
         #[source]
         source: io::Error,
     },
+    /// What TLS towards an upstream is made of.
+    #[error("[[upstream]] {upstream}: {source}")]
+    UpstreamTls {
+        /// The upstream.
+        upstream: String,
+        /// Which file, and why.
+        #[source]
+        source: TlsFileError,
+    },
+    /// Certificates and what belongs to them.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Certificates from an authority.
+    #[error(transparent)]
+    Acme(#[from] acme::StartError),
     /// The listeners and workers.
     #[error(transparent)]
     Server(#[from] server::StartError),
+    /// The gateway to take over from.
+    #[error("cannot take over: {0}")]
+    HandOver(#[from] HandOverError),
     /// Signals or threads.
     #[error("the system refuses: {0}")]
     System(#[source] io::Error),
@@ -78,14 +115,26 @@ fn end_process(reason: &str) {
 
 /// A gateway that is being served.
 pub struct App {
-    settings: Arc<Settings>,
+    /// What requests are judged by now.
+    current: Arc<ArcSwap<Shared>>,
+    metrics: Arc<Metrics>,
     store: Arc<SledStore>,
+    /// Whether the store is open: not while another process may have it.
+    has_store: bool,
     desk: Arc<Desk>,
     server: Server,
     admin: Admin,
     control: Control,
+    successors: Successors,
+    /// A process that wants to follow this one.
+    waiting: mpsc::Receiver<UnixStream>,
     readiness: Arc<Readiness>,
     purge: Purge,
+    tls: Option<Arc<Tls>>,
+    /// Ends with the last certificate that could be served.
+    certificates: Option<tls::Watch>,
+    acme: Option<Acme>,
+    watch: Watch,
 }
 
 impl std::fmt::Debug for App {
@@ -94,64 +143,158 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// Why a gateway does not run any more.
+#[derive(Debug)]
+pub enum Ended {
+    /// A signal asked for it.
+    Asked,
+    /// A worker has ended by itself.
+    Failed,
+    /// Another process serves in its place.
+    Followed(Box<Successor>),
+}
+
+/// Where a gateway's sockets come from.
+enum Origin {
+    /// It opens them, or somebody has opened them for it.
+    Fresh(Inherited),
+    /// From the gateway that it takes over from.
+    Predecessor(Predecessor),
+}
+
+/// Open sockets, and who else has them.
+struct Opened {
+    listeners: Listeners,
+    admin: Option<std::net::TcpListener>,
+    predecessor: Option<Predecessor>,
+}
+
+impl Origin {
+    fn open(self, settings: &Settings) -> Result<Opened, StartError> {
+        let (inherited, admin, predecessor) = match self {
+            Self::Fresh(inherited) => (inherited, None, None),
+            Self::Predecessor(mut predecessor) => {
+                let admin = predecessor.admin();
+                (Inherited::handed(predecessor.sockets()), admin, Some(predecessor))
+            }
+        };
+        // An admin listener that is to be elsewhere is opened there.
+        let asked = settings.admin.listen;
+        let fits =
+            |here: SocketAddr| here.ip() == asked.ip() && (asked.port() == 0 || here.port() == asked.port());
+        let admin = admin.filter(|listener| listener.local_addr().is_ok_and(fits));
+        let listeners = Listeners::open(settings, inherited).map_err(server::StartError::from)?;
+        Ok(Opened { listeners, admin, predecessor })
+    }
+}
+
 impl App {
     /// Starts everything: the store, the admin socket and listener, then the workers.
     ///
     /// # Errors
     /// [`StartError`]; whatever had started is stopped again.
-    pub fn start(settings: Settings, metrics: &Arc<Metrics>, log: LogHandle) -> Result<Self, StartError> {
+    pub fn start(
+        settings: Settings,
+        metrics: &Arc<Metrics>,
+        log: LogHandle,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
+        Self::start_from(Origin::Fresh(inherited), settings, metrics, log)
+    }
+
+    fn start_from(
+        origin: Origin,
+        settings: Settings,
+        metrics: &Arc<Metrics>,
+        log: LogHandle,
+    ) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
+        let upstream_tls = load_upstream_tls(&settings)?;
         raise_file_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let options = StoreOptions { metrics: Arc::clone(metrics), on_fatal: Box::new(end_process) };
-        let store = Arc::new(SledStore::open(&settings.store, options)?);
+        let rules = rules_of(&settings)?;
+        // What can fail for another reason than the store fails before the other process lets go of it.
+        let mut origin = origin.open(&settings)?;
+        if let Some(predecessor) = &mut origin.predecessor {
+            predecessor.close_store()?;
+        }
+        let store = Arc::new(SledStore::open(&settings.store, store_options(metrics))?);
         let desk = Arc::new(Desk::open(DeskParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             settings: Arc::clone(&settings),
             metrics: Arc::clone(metrics),
             clock: Arc::clone(&clock),
         })?);
-        let control = Control::start(&settings.admin.socket, Arc::clone(&desk))?;
+        let revoked = desk.revocations().follow();
+        let (successors, waiting) = mpsc::channel(1);
+        let socket = &settings.admin.socket;
+        let mut control = Control::prepare(socket, Arc::clone(&desk), Some(successors.clone()))?;
+
+        let tls = settings.server.tls.as_ref().map(|tls| Tls::new(tls, Arc::clone(metrics))).transpose()?;
+        let acme = match (&tls, settings.server.tls.as_ref().and_then(|tls| tls.acme.clone())) {
+            (Some(tls), Some(acme)) => Some(Acme::start(AcmeParts {
+                settings: acme,
+                answers_http: !settings.server.redirect_http.is_empty(),
+                tls: Arc::clone(tls),
+                store: Arc::clone(&store) as Arc<dyn Store>,
+                metrics: Arc::clone(metrics),
+                clock: Arc::clone(&clock),
+            })?),
+            _ => None,
+        };
+        let certificates = tls.clone().map(tls::Watch::start).transpose().map_err(StartError::System)?;
 
         let readiness = Arc::new(Readiness::new(Arc::clone(&clock)));
         readiness.keys_loaded();
-        let rules = Rules::new(&settings).map_err(|errors| {
-            StartError::Rules(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
-        let shared = Arc::new(Shared {
-            labels: rules.labels(),
-            rules,
-            api: Api::new(ApiParts {
-                accounts: Arc::clone(desk.accounts()),
-                verifier: Arc::clone(desk.verifier()),
-                revocations: Arc::clone(desk.revocations()),
-                jwks: desk.keys().jwks().to_owned(),
-                body_bytes: settings.server.limits.auth_body_bytes,
-                accept: settings.tokens.accept.clone(),
-                clock: Arc::clone(&clock),
-            }),
-            verifier: Arc::clone(desk.verifier()),
-            revocations: Arc::clone(desk.revocations()),
-            clock: Arc::clone(&clock),
-            log,
-            settings: Arc::clone(&settings),
-        });
+        let common = Common { desk: &desk, log, clock: Arc::clone(&clock) };
+        let fleet = Fleet::new(&settings.upstreams).with_tls(upstream_tls);
+        let labels = RouteLabels::new(rules.label_texts(&settings));
+        let shared = Arc::new(common.share(Arc::clone(&settings), rules, labels, fleet));
+        let current = Arc::new(ArcSwap::new(Arc::clone(&shared)));
         let counts: Vec<_> =
             (0..settings.server.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
-        let sources = Sources {
-            metrics: Arc::clone(metrics),
-            workers: counts.clone(),
-            routes: shared.labels.clone(),
-            upstreams: settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
-            revocations: {
-                let revocations = Arc::clone(desk.revocations());
-                Box::new(move || revocations.counts())
-            },
-        };
-        let admin = start_admin(settings.admin.listen, &store, &readiness, sources)?;
-        let server = Server::start(&shared, metrics, &counts)?;
+        let sources = sources(metrics, &counts, &current, tls.clone());
+        let admin = start_admin(origin.admin, settings.admin.listen, &store, &readiness, sources)?;
+        let watch = Watch::start(&shared.fleet, &settings).map_err(StartError::System)?;
+        let server = Server::start(origin.listeners, &shared, metrics, &counts, tls.as_ref())?;
         let purge = Purge::start(Arc::clone(&store), Arc::clone(&desk), clock).map_err(StartError::System)?;
-        Ok(Self { settings, store, desk, server, admin, control, readiness, purge })
+        if let Some(predecessor) = origin.predecessor {
+            predecessor.serving(revoked)?;
+        }
+        control.publish()?;
+        loaded_well(metrics);
+        let metrics = Arc::clone(metrics);
+        Ok(Self {
+            current,
+            metrics,
+            store,
+            has_store: true,
+            desk,
+            server,
+            admin,
+            control,
+            successors,
+            waiting,
+            readiness,
+            purge,
+            tls,
+            certificates,
+            acme,
+            watch,
+        })
+    }
+
+    /// Opens the admin socket again, which a process that wanted to follow may have put its own in place of.
+    fn republish(&mut self) {
+        let (socket, desk) = (self.settings().admin.socket.clone(), Arc::clone(&self.desk));
+        match Control::start(&socket, desk, Some(self.successors.clone())) {
+            Ok(control) => {
+                let mut old = std::mem::replace(&mut self.control, control);
+                old.disown();
+                old.stop();
+            }
+            Err(error) => tracing::error!(%error, "the admin socket cannot be opened again"),
+        }
     }
 
     /// Where clients connect, as URLs.
@@ -162,50 +305,273 @@ impl App {
 
     /// Where `/readyz` and `/metrics` are.
     #[must_use]
-    pub fn admin_address(&self) -> std::net::SocketAddr {
+    pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
     }
 
-    /// The verbs, for a program that embeds the gateway.
+    /// The verbs, for a program that embeds the gateway. A reload may bring others.
     #[must_use]
-    pub fn accounts(&self) -> &Arc<Accounts> {
+    pub fn accounts(&self) -> Arc<Accounts> {
         self.desk.accounts()
     }
 
-    /// Waits for a signal or the death of a worker. True when it was a signal.
-    pub fn wait(&self, signals: Signals) -> bool {
-        let Signals { runtime, mut terminate, mut interrupt } = signals;
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return true,
-                    _ = interrupt.recv() => return true,
-                    () = tokio::time::sleep(WATCH_EVERY) => if self.server.has_failed() {
-                        return false;
-                    },
-                }
-            }
-        })
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
     }
 
-    /// Says "not ready", waits `drain_delay`, lets requests finish, then closes the store.
-    pub fn stop(self) {
+    /// Waits for a signal to stop, a process that takes over, or the death of a worker. Meanwhile loads the
+    /// configuration from `sources` again when SIGHUP says so, or the file has other content than when its
+    /// fingerprint was `known`.
+    pub fn wait(&mut self, signals: &mut Signals, sources: &config::Sources, mut known: u64) -> Ended {
+        let path = sources.file.as_deref().unwrap_or(Path::new(""));
+        let mut file = FileWatch::start(path, known)
+            .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"))
+            .ok();
+        loop {
+            let Signals { runtime, terminate, interrupt, hangup } = signals;
+            let waiting = &mut self.waiting;
+            let event = runtime.block_on(async {
+                tokio::select! {
+                    _ = terminate.recv() => Event::Stop,
+                    _ = interrupt.recv() => Event::Stop,
+                    _ = hangup.recv() => Event::Reload,
+                    () = changed(file.as_mut()) => Event::Changed,
+                    Some(stream) = waiting.recv() => Event::Followed(stream),
+                    () = tokio::time::sleep(WATCH_EVERY) => Event::Tick,
+                }
+            });
+            match event {
+                Event::Stop => return Ended::Asked,
+                Event::Tick if self.server.has_failed() => return Ended::Failed,
+                Event::Tick => self.take_store_back(),
+                Event::Followed(stream) => {
+                    let mut stop = false;
+                    let mut asked = || {
+                        stop |= signals.stop_within(GLANCE, || false);
+                        stop
+                    };
+                    if let Some(successor) = self.hand_over(stream, &mut asked) {
+                        return Ended::Followed(Box::new(successor));
+                    }
+                    if stop {
+                        return Ended::Asked;
+                    }
+                }
+                Event::Changed if config::fingerprint(path).is_none_or(|now| now == known) => {}
+                Event::Reload | Event::Changed => {
+                    known = config::fingerprint(path).unwrap_or(known);
+                    self.reload(sources);
+                }
+            }
+        }
+    }
+
+    /// Loads the configuration again. One that is not good changes nothing, and the log says why.
+    pub fn reload(&mut self, sources: &config::Sources) {
+        let outcome = match config::load(sources) {
+            Ok(loaded) => {
+                let fingerprint = format!("{:016x}", loaded.fingerprint);
+                self.apply(loaded).map(|()| fingerprint).map_err(|error| vec![error.to_string()])
+            }
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        };
+        match outcome {
+            // Which content it was: it may be written once more before anybody reads this.
+            Ok(fingerprint) => tracing::info!(fingerprint, "the configuration was loaded again"),
+            Err(problems) => {
+                self.metrics.reload_success.set(0);
+                for problem in problems {
+                    tracing::error!(problem, "the configuration is not good");
+                }
+                tracing::error!("the configuration was not loaded again: the one before stays");
+            }
+        }
+    }
+
+    /// Judges by another configuration from here on. Nothing has changed when this fails.
+    fn apply(&mut self, loaded: Loaded) -> Result<(), StartError> {
+        let old = self.current.load_full();
+        let (settings, kept) = reload::keep_fixed(&old.settings, loaded.settings);
+        let settings = Arc::new(settings);
+        let rules = rules_of(&settings)?;
+        let upstream_tls = load_upstream_tls(&settings)?;
+        if let Some(tls) = &settings.server.tls {
+            // Tried before anything changes.
+            drop(Tls::new(tls, Arc::clone(&self.metrics))?);
+        }
+        let fleet = Fleet::after(&old.fleet, &settings.upstreams).with_tls(upstream_tls);
+        let fleet = Arc::new(fleet);
+        let watch = Watch::start(&fleet, &settings).map_err(StartError::System)?;
+        let changed = self.desk.change(&settings).map_err(StartError::from);
+        let changed = changed.and_then(|()| Ok(old.log.set_level(&settings.log.level)?));
+        if let Err(error) = changed {
+            watch.stop();
+            return Err(error);
+        }
+
+        if let Some((tls, settings)) = self.tls.as_ref().zip(settings.server.tls.as_ref())
+            && let Err(error) = tls.replace(settings)
+        {
+            tracing::error!(%error, "the certificates before stay");
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!("{}", warning.message);
+        }
+        for key in kept {
+            tracing::warn!(key, "this key cannot change while the gateway runs: it keeps its value");
+        }
+        let common = Common { desk: &self.desk, log: old.log.clone(), clock: Arc::clone(&old.clock) };
+        let labels = old.labels.followed_by(rules.label_texts(&settings));
+        let shared = Arc::new(common.share(settings, rules, labels, fleet));
+        // First: whatever is counted from here on can be named.
+        self.current.store(Arc::clone(&shared));
+        if !self.server.replace(shared) {
+            tracing::warn!("a worker is slow to take up the configuration");
+        }
+        std::mem::replace(&mut self.watch, watch).stop();
+        loaded_well(&self.metrics);
+        Ok(())
+    }
+
+    /// Says "not ready", waits `drain_delay`, lets requests finish for up to `drain_timeout`, then closes the
+    /// store. Another signal to stop ends the waiting.
+    pub fn stop(mut self, signals: &mut Signals) {
+        let settings = self.settings();
+        notify_systemd(&[NotifyState::Stopping]);
         self.readiness.drain();
-        thread::sleep(self.settings.server.drain_delay);
-        self.server.drain(self.settings.server.drain_timeout);
+        if !signals.stop_within(settings.server.drain_delay, || false) {
+            self.server.drain();
+            let server = &self.server;
+            signals.stop_within(settings.server.drain_timeout, || server.is_done());
+        }
+        self.finish();
+    }
+
+    /// Ends what still goes on; sockets' files and the store belong to the process that follows.
+    fn finish_left(self) {
+        self.server.finish();
+        drop((self.certificates, self.acme));
         self.purge.stop();
+        self.watch.stop();
+        self.control.stop();
+        self.admin.stop();
+    }
+
+    /// Ends what still goes on.
+    fn finish(self) {
+        self.server.finish();
+        drop((self.certificates, self.acme));
+        self.purge.stop();
+        self.watch.stop();
         self.control.stop();
         self.admin.stop();
         self.store.close();
     }
 }
 
-/// SIGTERM and SIGINT, caught from here on.
+/// What a waiting gateway wakes up for.
+enum Event {
+    Stop,
+    Reload,
+    Changed,
+    Followed(UnixStream),
+    Tick,
+}
+
+async fn changed(file: Option<&mut FileWatch>) {
+    match file {
+        Some(file) => file.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn store_options(metrics: &Arc<Metrics>) -> StoreOptions {
+    StoreOptions { metrics: Arc::clone(metrics), on_fatal: Box::new(end_process) }
+}
+
+fn rules_of(settings: &Settings) -> Result<Rules, StartError> {
+    Rules::new(settings).map_err(|errors| {
+        StartError::Rules(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// What every configuration is served with.
+struct Common<'a> {
+    desk: &'a Desk,
+    log: LogHandle,
+    clock: Arc<dyn Clock>,
+}
+
+impl Common<'_> {
+    /// What the workers share.
+    fn share(
+        self,
+        settings: Arc<Settings>,
+        rules: Rules,
+        labels: RouteLabels,
+        fleet: impl Into<Arc<Fleet>>,
+    ) -> Shared {
+        let Self { desk, log, clock } = self;
+        Shared {
+            fleet: fleet.into(),
+            labels,
+            rules,
+            api: Api::new(ApiParts {
+                accounts: desk.accounts(),
+                verifier: desk.verifier(),
+                revocations: Arc::clone(desk.revocations()),
+                jwks: desk.keys().jwks().to_owned(),
+                body_bytes: settings.server.limits.auth_body_bytes,
+                accept: settings.tokens.accept.clone(),
+                clock: Arc::clone(&clock),
+            }),
+            verifier: desk.verifier(),
+            revocations: Arc::clone(desk.revocations()),
+            clock,
+            log,
+            settings,
+        }
+    }
+}
+
+/// Where the numbers come from.
+fn sources(
+    metrics: &Arc<Metrics>,
+    counts: &[Arc<WorkerMetrics>],
+    current: &Arc<ArcSwap<Shared>>,
+    tls: Option<Arc<Tls>>,
+) -> Sources {
+    let (labels, servers, revocations) = (Arc::clone(current), Arc::clone(current), Arc::clone(current));
+    Sources {
+        metrics: Arc::clone(metrics),
+        workers: counts.to_vec(),
+        labels: Box::new(move || labels.load().labels.clone()),
+        certificates: Box::new(move || tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default()),
+        servers: Box::new(move || servers.load().fleet.samples()),
+        revocations: Box::new(move || revocations.load().revocations.counts()),
+    }
+}
+
+fn loaded_well(metrics: &Metrics) {
+    metrics.reload_success.set(1);
+    let now = SystemClock.now().secs();
+    metrics.last_reload_success.set(i64::try_from(now).unwrap_or(i64::MAX));
+}
+
+/// Tells systemd, where it has started us and wants to know.
+fn notify_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+/// SIGTERM, SIGINT and SIGHUP, caught from here on.
 #[derive(Debug)]
 pub struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -217,13 +583,42 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let entered = runtime.enter();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let hangup = signal(SignalKind::hangup())?;
         drop(entered);
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, hangup })
+    }
+
+    /// Waits until it is `done`, for so long at most. True: a signal to stop came first.
+    fn stop_within(&mut self, span: Duration, done: impl Fn() -> bool) -> bool {
+        let Self { runtime, terminate, interrupt, .. } = self;
+        let until = async {
+            while !done() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        runtime.block_on(async {
+            let until = tokio::time::timeout(span, until);
+            tokio::select! {
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+                _ = until => false,
+            }
+        })
     }
 }
 
+/// Before anything is opened: a bad file leaves nothing behind.
+fn load_upstream_tls(settings: &Settings) -> Result<Vec<Option<ClientTls>>, StartError> {
+    let load = |upstream: &UpstreamSettings| {
+        let error = |source| StartError::UpstreamTls { upstream: upstream.name.clone(), source };
+        ClientTls::of(upstream).map_err(error)
+    };
+    settings.upstreams.iter().map(load).collect()
+}
+
 fn start_admin(
-    address: std::net::SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+    address: SocketAddr,
     store: &Arc<SledStore>,
     readiness: &Arc<Readiness>,
     sources: Sources,
@@ -244,7 +639,11 @@ fn start_admin(
         })
     };
     let parts = AdminParts { readiness: Arc::clone(readiness), sources, probe: Box::new(probe) };
-    Admin::start(address, parts).map_err(|source| StartError::Admin { address, source })
+    let admin = match inherited {
+        Some(listener) => Admin::over(listener, parts),
+        None => Admin::start(address, parts),
+    };
+    admin.map_err(|source| StartError::Admin { address, source })
 }
 
 /// Removes what has run out, now and then.
@@ -292,12 +691,23 @@ fn raise_file_limit() {
     }
 }
 
+/// What `serve` is asked for.
+#[derive(Debug)]
+pub struct Serve {
+    /// The configuration.
+    pub loaded: Loaded,
+    /// Where it comes from, and comes from again.
+    pub sources: config::Sources,
+    /// Whether it is to take over from the gateway that runs.
+    pub take_over: bool,
+}
+
 /// Serves until told to stop: the `serve` command.
 #[must_use]
-pub fn serve(loaded: Loaded) -> ExitCode {
-    match run(loaded) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
+pub fn serve(serve: Serve) -> ExitCode {
+    match run(serve) {
+        Ok(Exit::Asked) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => {
             let _ = writeln!(io::stderr(), "gatepost: a worker ended; stopping");
             ExitCode::FAILURE
         }
@@ -308,14 +718,30 @@ pub fn serve(loaded: Loaded) -> ExitCode {
     }
 }
 
-fn run(loaded: Loaded) -> Result<bool, StartError> {
-    let signals = Signals::catch().map_err(StartError::System)?;
+/// How a process ends that has served.
+enum Exit {
+    Asked,
+    Failed,
+}
+
+fn run(serve: Serve) -> Result<Exit, StartError> {
+    // First: it takes what it reads out of the environment, which no other thread may look at then.
+    let inherited = Inherited::from_environment().map_err(server::StartError::from)?;
+    let Serve { loaded, mut sources, take_over } = serve;
+    // Whatever happens to the usual places and the working directory: it is this file from here on.
+    sources.file = Some(std::path::absolute(&loaded.path).unwrap_or_else(|_| loaded.path.clone()));
+    let mut signals = Signals::catch().map_err(StartError::System)?;
     let metrics = Arc::new(Metrics::default());
     let log = log::init(&loaded.settings.log, Arc::clone(&metrics))?;
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.message);
     }
-    let app = App::start(loaded.settings, &metrics, log.clone())?;
+    let origin = if take_over {
+        Origin::Predecessor(Predecessor::ask(&loaded.settings)?)
+    } else {
+        Origin::Fresh(inherited)
+    };
+    let mut app = App::start_from(origin, loaded.settings, &metrics, log.clone())?;
     let mut stderr = io::stderr().lock();
     for place in app.listening() {
         let _ = writeln!(stderr, "gatepost: listening on {place}");
@@ -323,9 +749,18 @@ fn run(loaded: Loaded) -> Result<bool, StartError> {
     let _ = writeln!(stderr, "gatepost: admin on http://{}", app.admin_address());
     let _ = writeln!(stderr, "gatepost: ready");
     drop(stderr);
-    let asked = app.wait(signals);
-    tracing::info!("stopping");
-    app.stop();
+    notify_systemd(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    let exit = match app.wait(&mut signals, &sources, loaded.fingerprint) {
+        Ended::Followed(successor) => {
+            app.leave(*successor, &mut signals);
+            Exit::Asked
+        }
+        ended => {
+            tracing::info!("stopping");
+            app.stop(&mut signals);
+            if matches!(ended, Ended::Failed) { Exit::Failed } else { Exit::Asked }
+        }
+    };
     log.close();
-    Ok(asked)
+    Ok(exit)
 }

@@ -39,10 +39,12 @@ pub mod settings;
 pub mod authz;
 pub mod message;
 pub mod route;
+pub mod tls;
 pub mod token;
 
 // Accounts and where they are kept.
 pub mod account;
+pub mod acme;
 pub mod api;
 pub mod authn;
 pub mod store;
@@ -51,9 +53,12 @@ pub mod store;
 pub mod burst;
 pub mod deadline;
 pub mod gateway;
+pub mod http1;
+pub mod lease;
 pub mod proxy;
 pub mod server;
 pub mod stream;
+pub mod websocket;
 
 // Who runs it.
 pub mod config;

@@ -251,7 +251,7 @@ impl From<&Method> for MethodLabel {
     }
 }
 label! {
-    /// Why a connection or a request ended before it was a request.
+    /// Why a connection ended, where it was not its client's will.
     ConnectionEnd {
         /// The head did not arrive in time.
         HeaderTimeout = "header_timeout",
@@ -259,7 +259,97 @@ label! {
         Rubbish = "rubbish",
         /// More than `[server.limits] connections`.
         Refused = "refused",
+        /// A head larger than `[server.limits] header_bytes`, or with more lines than `header_count`.
+        HeaderTooLarge = "header_too_large",
+        /// No request for `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// Nothing of a request's body for `body_idle`.
+        BodyIdle = "body_idle",
+        /// Nothing of an answer was taken for `write_stall`.
+        WriteStall = "write_stall",
+        /// It was `connection_age` old while it waited.
+        ConnectionAge = "connection_age",
+        /// More than `[server.limits] connections_per_address`.
+        AddressLimit = "address_limit",
+        /// No PROXY header, not in time, or a malformed one.
+        ProxyHeader = "proxy_header",
+        /// A peer that is not in `trusted_proxies`, where PROXY headers are expected.
+        UntrustedPeer = "untrusted_peer",
+        /// More HTTP/2 frames of a kind than `[server.limits]` allows.
+        H2Flood = "h2_flood",
     }
+}
+
+label! {
+    /// How a TLS handshake ended.
+    HandshakeResult {
+        /// The connection is open.
+        Ok = "ok",
+        /// Client and gateway did not come together, or the client went away.
+        Failed = "failed",
+        /// It took too long, or waited too long for its turn.
+        Timeout = "timeout",
+    }
+}
+label! {
+    /// What became of something that changed while it was in use.
+    ReloadResult {
+        /// The new one is in use.
+        Ok = "ok",
+        /// The new one cannot be used; the one before is.
+        Failed = "failed",
+    }
+}
+label! {
+    /// How asking an authority for a certificate ended.
+    OrderResult {
+        /// With a certificate.
+        Ok = "ok",
+        /// Without; it is tried again.
+        Failed = "failed",
+    }
+}
+label! {
+    /// What a listener that sends people to https answered.
+    RedirectResult {
+        /// A redirect.
+        Redirected = "redirected",
+        /// An ACME challenge.
+        Challenge = "challenge",
+        /// Nobody knows where to.
+        Refused = "refused",
+    }
+}
+label! {
+    /// Why a stream ended before its time.
+    StreamEnd {
+        /// Its token has expired.
+        Expired = "expired",
+        /// Its token, session or account was revoked.
+        Revoked = "revoked",
+        /// The gateway stops.
+        Drain = "drain",
+    }
+}
+
+/// One upstream's servers at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSample {
+    /// The upstream's name.
+    pub upstream: String,
+    /// `gatepost_upstream_ejections_total{upstream}`
+    pub ejections: u64,
+    /// `gatepost_upstream_up{upstream,server}`
+    pub servers: Vec<ServerSample>,
+}
+
+/// One server of an upstream at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSample {
+    /// As the configuration writes it.
+    pub server: String,
+    /// Whether it takes requests: neither unhealthy nor ejected.
+    pub up: bool,
 }
 
 /// Everything that is counted across workers.
@@ -279,8 +369,26 @@ pub struct Metrics {
     pub store_commit: Histogram,
     /// `gatepost_connections`: open client connections.
     pub connections: Gauge,
-    /// `gatepost_connections_ended_total{reason}`: connections that ended before a request was read.
+    /// `gatepost_connections_ended_total{reason}`: connections that a limit or a fault ended.
     pub connections_ended: Family<ConnectionEnd>,
+    /// `gatepost_tls_handshakes_total{result}`
+    pub handshakes: Family<HandshakeResult>,
+    /// `gatepost_tls_handshakes_in_flight`: from a whole first message to the end of the handshake.
+    pub handshakes_in_flight: Gauge,
+    /// `gatepost_certificate_reloads_total{result}`: changed files that were noticed.
+    pub certificate_reloads: Family<ReloadResult>,
+    /// `gatepost_acme_orders_total{result}`
+    pub acme_orders: Family<OrderResult>,
+    /// `gatepost_redirects_total{result}`: answers of listeners that send people to https.
+    pub redirects: Family<RedirectResult>,
+    /// `gatepost_tunnels`: open WebSocket tunnels.
+    pub tunnels: Gauge,
+    /// `gatepost_streams_ended_total{reason}`: streams that ended before their time.
+    pub streams_ended: Family<StreamEnd>,
     /// `gatepost_log_lines_dropped_total`
     pub log_lines_dropped: Counter,
+    /// `gatepost_config_reload_success`: whether the configuration was good when it was last loaded, 1 or 0.
+    pub reload_success: Gauge,
+    /// `gatepost_config_last_reload_success_timestamp_seconds`: when a good one was last loaded.
+    pub last_reload_success: Gauge,
 }

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::judge::{Judge, Outcome, Question, Who, principal};
-use super::memory;
+use super::judge::{Judge, Judgement, Outcome, Question, Who, principal};
 use super::output::{self, printable, size};
-use super::{CliError, Format, Shell, Verdict};
-use crate::config::{Loaded, Problem};
+use super::{CliError, Format, Shell, Verdict, files, memory};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{Loaded, Problem, Severity};
 use crate::settings::{Expectation, PasswordSettings, Settings, TestCaller, TestSettings};
 
 #[derive(Debug, clap::Args)]
@@ -62,9 +62,12 @@ impl Check {
             Err(error) => return Err(error),
         };
         let tests = run_tests(&loaded.settings)?;
-        let ok = tests.iter().all(|test| test.passed);
+        let found = files::judge(&loaded, SystemClock.now());
+        let usable = found.iter().all(|problem| problem.severity != Severity::Error);
+        let ok = usable && tests.iter().all(|test| test.passed);
         let passwords = Some(Budget::new(&loaded.settings.auth.password));
-        let report = Report { ok, problems: loaded.warnings.iter().collect(), tests, passwords };
+        let problems = loaded.warnings.iter().chain(&found).collect();
+        let report = Report { ok, problems, tests, passwords };
         if self.format.json {
             output::json(shell.out, &report)?;
         } else {
@@ -89,7 +92,7 @@ fn run_test(test: &TestSettings, settings: &Settings, judge: &Judge<'_>) -> Test
     let (got, passed) = match (Question::parse(test.method.as_str(), &test.url), &who) {
         (Err(why), _) => (why, false),
         (_, Err(why)) => (why.clone(), false),
-        (Ok(question), Ok(who)) => compare(&judge.judge(&question, who).outcome, test.expect),
+        (Ok(question), Ok(who)) => compare(&judge.judge(&question, who), test.expect),
     };
     TestRow { request, caller, place: test.place.clone(), expected, got, passed }
 }
@@ -113,9 +116,18 @@ fn caller(caller: &TestCaller, settings: &Settings) -> (Result<Who, String>, Str
     }
 }
 
-fn compare(outcome: &Outcome, expect: Expectation) -> (String, bool) {
-    match (outcome, expect) {
-        (Outcome::Pass(_), expect) => ("pass".to_owned(), expect == Expectation::Pass),
+/// What happens counts: a request that a route only reports passes.
+fn compare(judgement: &Judgement, expect: Expectation) -> (String, bool) {
+    match (&judgement.outcome, expect) {
+        (Outcome::Pass(_), expect) => {
+            let got = match &judgement.would_deny {
+                None => "pass".to_owned(),
+                Some(refused) => {
+                    format!("pass (would deny: {} {}, {})", refused.status, refused.code, refused.reason)
+                }
+            };
+            (got, expect == Expectation::Pass)
+        }
         (Outcome::Refuse(refused), expect) => {
             let passed = matches!(expect, Expectation::Status(status) if status == refused.status);
             (format!("{} {}: {}", refused.status, refused.code, refused.reason), passed)
@@ -128,8 +140,8 @@ fn compare(outcome: &Outcome, expect: Expectation) -> (String, bool) {
 }
 
 fn print(shell: &mut Shell<'_>, loaded: &Loaded, report: &Report<'_>) -> Result<(), CliError> {
-    for warning in &report.problems {
-        writeln!(shell.out, "{warning}\n")?;
+    for problem in &report.problems {
+        writeln!(shell.out, "{problem}\n")?;
     }
     let failed = report.tests.iter().filter(|test| !test.passed);
     for TestRow { request, caller, place, expected, got, .. } in failed.clone() {
@@ -142,8 +154,12 @@ fn print(shell: &mut Shell<'_>, loaded: &Loaded, report: &Report<'_>) -> Result<
         writeln!(shell.out, "{}", budget.text())?;
     }
     let mut parts = Vec::new();
-    if !report.problems.is_empty() {
-        parts.push(counted(report.problems.len(), "warning"));
+    let errors = report.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = report.problems.len() - errors;
+    for (count, what) in [(errors, "error"), (warnings, "warning")] {
+        if count > 0 {
+            parts.push(counted(count, what));
+        }
     }
     if report.tests.is_empty() {
         parts.push("no tests".to_owned());

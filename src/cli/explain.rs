@@ -130,6 +130,7 @@ struct Report<'a> {
     status: Option<u16>,
     code: Option<&'a str>,
     reason: Option<&'a str>,
+    would_deny: Option<&'a super::judge::Refused>,
     upstream: Option<&'a super::judge::Forwarded>,
 }
 
@@ -159,6 +160,7 @@ impl<'a> Report<'a> {
             status: refusal.map(|refusal| refusal.status),
             code: refusal.map(|refusal| refusal.code.as_str()),
             reason: refusal.map(|refusal| refusal.reason.as_str()),
+            would_deny: judgement.would_deny.as_ref(),
             upstream: outcome.forwarded(),
         }
     }
@@ -206,6 +208,10 @@ fn print(shell: &mut Shell<'_>, report: &Report<'_>) -> Result<(), CliError> {
     table.pair("verdict", verdict);
     if let Some(reason) = report.reason {
         table.pair("because", reason);
+    }
+    if let Some(refused) = report.would_deny {
+        let text = format!("{} {}: {}", refused.status, refused.code, refused.reason);
+        table.pair("would deny", text + "; the route only reports it");
     }
     if let Some(upstream) = report.upstream {
         table.pair("upstream", format!("{} ({})", upstream.name, upstream.servers.join(", ")));

@@ -15,12 +15,16 @@ use super::CliError;
 use crate::authz::{Access, OwnerClaim, Permit, Policy};
 use crate::gateway::{Asked, Decided, Rejection, Rules, Target, Witness, decide};
 use crate::identity::{Authentication, Principal, Role, RoleSet, SessionId, UserId};
+use crate::message::client::Scheme;
+use crate::message::forwarded::OwnElement;
 use crate::message::identity::IdentityRules;
 use crate::message::inbound::{HeadRemark, Inbound};
-use crate::proxy::{Inward, Peer, Preview, UpstreamRoute};
+use crate::proxy::{DirectLines, Inward, Peer, Preview, UpstreamRoute};
 use crate::route::{CanonicalPath, RouteIndex, WhyNot};
-use crate::settings::{Endpoint, Settings};
+use crate::settings::{RouteMode, Settings};
 
+/// The mode of a route that lets pass whom it refuses.
+const REPORT: &str = "report";
 /// Asked about when the URL names no host.
 const ANY_HOST: &str = "localhost";
 
@@ -94,6 +98,8 @@ pub(super) struct Judgement {
     pub(super) route: Option<RouteRow>,
     pub(super) others: Vec<OtherRow>,
     pub(super) looked_at_credential: bool,
+    /// What it would be refused for, if its route did more than report it.
+    pub(super) would_deny: Option<Refused>,
     pub(super) outcome: Outcome,
 }
 
@@ -123,7 +129,7 @@ impl Outcome {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Refused {
     pub(super) status: u16,
     pub(super) code: String,
@@ -152,6 +158,7 @@ pub(super) struct RouteRow {
     /// `FILE:LINE`; absent for our own endpoints.
     place: Option<String>,
     access: &'static str,
+    mode: &'static str,
     roles: Vec<Role>,
     all_roles: Vec<Role>,
     owner: Option<String>,
@@ -170,6 +177,9 @@ impl fmt::Display for RouteRow {
         }
         if let Some(owner) = &self.owner {
             write!(f, ", owner: {owner}")?;
+        }
+        if self.mode == REPORT {
+            write!(f, ", only reports refusals")?;
         }
         Ok(())
     }
@@ -223,6 +233,7 @@ impl<'s> Judge<'s> {
                 route: None,
                 others: Vec::new(),
                 looked_at_credential: false,
+                would_deny: None,
                 outcome: Outcome::Answer,
             },
         };
@@ -248,13 +259,17 @@ impl<'s> Judge<'s> {
     }
 
     fn row(&self, index: RouteIndex, policy: &Policy) -> RouteRow {
-        let place = match index {
+        let route = match index {
             RouteIndex::Own(_) => None,
-            RouteIndex::Route(index) => self.settings.routes.get(index).map(|route| route.place.clone()),
+            RouteIndex::Route(index) => self.settings.routes.get(index),
         };
         RouteRow {
             pattern: self.rules.name(index).to_owned(),
-            place,
+            place: route.map(|route| route.place.clone()),
+            mode: match route.map(|route| route.mode) {
+                Some(RouteMode::Report) => REPORT,
+                Some(RouteMode::Enforce) | None => "enforce",
+            },
             access: match policy.access() {
                 Access::Public => "public",
                 Access::Optional => "optional",
@@ -304,6 +319,9 @@ impl<'s> Judge<'s> {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             address_value: HeaderValue::from_static("(client)"),
             port_value: Some(HeaderValue::from_static("(port)")),
+            scheme: if self.settings.server.tls.is_some() { Scheme::Https } else { Scheme::Http },
+            forwarded: OwnElement::default(),
+            direct: DirectLines::default(),
         };
         let identity = caller.map(|principal| self.identity.render(principal));
         let parts = self.preview.head(
@@ -322,13 +340,10 @@ impl<'s> Judge<'s> {
         let headers = headers
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
         let upstream = self.settings.upstreams.get(route.upstream);
-        let server = |server: &Endpoint| match server {
-            Endpoint::Tcp(address) => format!("http://{address}"),
-            Endpoint::Unix(path) => format!("unix:{}", path.display()),
-        };
         Forwarded {
             name: upstream.map_or_else(String::new, |upstream| upstream.name.clone()),
-            servers: upstream.map_or_else(Vec::new, |upstream| upstream.servers.iter().map(server).collect()),
+            servers: upstream
+                .map_or_else(Vec::new, |upstream| upstream.servers.iter().map(ToString::to_string).collect()),
             target: parts.uri.to_string(),
             headers: headers.collect(),
             with_authorization: route.forwards_authorization() && caller.is_some(),
@@ -376,6 +391,10 @@ impl<'w> Witness for Notes<'w> {
                 Err(Stop::Refused(Refused { status: 401, code: code.clone(), reason: detail.clone() }))
             }
         }
+    }
+
+    fn would_deny(&mut self, refusal: Stop) {
+        self.judgement.would_deny = Some(refusal.told());
     }
 
     fn principal<'c>(caller: &'c &'w Principal) -> &'c Principal {

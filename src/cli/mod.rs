@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod config_show;
 mod explain;
+mod files;
 mod hash_password;
 mod health;
 mod judge;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::Serve;
 use crate::config::{self, Loaded, Problems, Sources};
 use crate::control::Refusal;
 use crate::store::sled::OpenError;
@@ -49,7 +51,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Serve,
+    Serve(Serving),
     /// Check the configuration, and run the tests in it
     Check(check::Check),
     /// Show what would happen to a request, and why
@@ -72,6 +74,13 @@ enum Command {
     Health(health::Health),
     /// Print a completion script
     Completions(completions::Completions),
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Serving {
+    /// Take over from the gateway that runs, without a request being lost
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// `--json`, for every command that prints a table or a verdict.
@@ -141,7 +150,7 @@ impl Shell<'_> {
 /// Runs the command that `arguments` (the program's name first) ask for. `serve` runs the gateway.
 pub fn run<A: Into<OsString> + Clone>(
     arguments: impl IntoIterator<Item = A>,
-    serve: impl FnOnce(Loaded) -> ExitCode,
+    serve: impl FnOnce(Serve) -> ExitCode,
 ) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -156,10 +165,10 @@ pub fn run<A: Into<OsString> + Clone>(
     let mut err = io::stderr();
     let sources = Sources::from_process(arguments.config, arguments.set);
     let mut shell = Shell { sources, input: &mut input, out: &mut out, err: &mut err };
-    if let Command::Serve = arguments.command {
+    if let Command::Serve(Serving { take_over }) = arguments.command {
         // Its warnings go to the log.
         return match shell.load() {
-            Ok(loaded) => serve(loaded),
+            Ok(loaded) => serve(Serve { loaded, sources: shell.sources, take_over }),
             Err(error) => ExitCode::from(report(&error, &mut shell)),
         };
     }
@@ -182,7 +191,7 @@ fn execute(command: Command, shell: &mut Shell<'_>) -> u8 {
 fn dispatch(command: Command, shell: &mut Shell<'_>) -> Result<Verdict, CliError> {
     match command {
         // `run` has taken it already: it alone has what serves.
-        Command::Serve => Ok(Verdict::Good),
+        Command::Serve(_) => Ok(Verdict::Good),
         Command::Check(command) => command.run(shell),
         Command::Explain(command) => command.run(shell),
         Command::Config(command) => command.run(shell),

@@ -227,7 +227,7 @@ fn a_running_gateway_is_asked_before_the_store_is_touched() {
         clock: Arc::new(SystemClock),
     };
     let desk = Arc::new(Desk::open(parts).expect("a desk"));
-    let control = Control::start(&settings.admin.socket, desk).expect("a socket");
+    let control = Control::start(&settings.admin.socket, desk, None).expect("a socket");
     site.add_alice();
     assert_eq!(site.json("user list")[0]["username"], "alice");
     control.stop();
@@ -330,6 +330,39 @@ fn explain_says_which_route_decides_and_why() {
     assert_eq!(site.run("explain GET / --role boss").code, 1);
     // Only these questions need the store.
     assert!(!site.path("data").exists());
+}
+
+#[test]
+fn a_route_that_only_reports_passes_and_says_what_it_would_deny() {
+    let report = "[[route]]\npath = \"/new/**\"\nroles = [\"admin\"]\nmode = \"report\"\n";
+    let test = "[[test]]\nrequest = \"GET /new/x\"\nroles = [\"user\"]\nexpect = ";
+    let site = Site::new(&format!("{FILE}{report}{test}\"pass\"\n"));
+    let user = site.json("explain GET /new/x --role user");
+    assert_eq!((&user["verdict"], &user["status"]), (&"pass".into(), &Value::Null));
+    assert_eq!(user["route"]["mode"], "report");
+    let denied = &user["would_deny"];
+    assert_eq!((&denied["status"], &denied["code"]), (&403.into(), &"forbidden".into()));
+    assert_eq!(denied["reason"], "one of these roles is needed: admin");
+    assert_eq!(user["upstream"]["headers"]["x-auth-roles"], "user", "the token is good");
+    let told = site.good("explain GET /new/x");
+    assert!(told.contains("would deny") && told.contains("401 missing_token"), "{told}");
+    let bad = site.json("explain GET /new/x --token a.b.c");
+    assert_eq!((&bad["verdict"], &bad["would_deny"]["code"]), (&"pass".into(), &"invalid_token".into()));
+    let headers = bad["upstream"]["headers"].as_object().expect("an object");
+    assert!(!headers.keys().any(|name| name.starts_with("x-auth-")), "{headers:?}");
+    let admin = site.json("explain GET /new/x --role admin");
+    assert_eq!((&admin["verdict"], &admin["would_deny"]), (&"pass".into(), &Value::Null));
+    assert_eq!(site.json("explain GET /new/a%2fb --role admin")["status"], 400);
+
+    let checked = site.json("check");
+    assert_eq!(
+        checked["tests"][0]["got"],
+        "pass (would deny: 403 forbidden, one of these roles is needed: admin)"
+    );
+    let warnings = checked["problems"].as_array().expect("a list");
+    assert!(warnings.iter().any(|warning| warning.to_string().contains("does not enforce")), "{warnings:?}");
+    let site = Site::new(&format!("{FILE}{report}{test}403\n"));
+    assert_eq!(site.run("check").code, 1, "what happens counts");
 }
 
 #[test]

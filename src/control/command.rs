@@ -126,6 +126,8 @@ pub enum Command {
         /// The access token.
         token: Confidential,
     },
+    /// Answers [`Answer::Done`]; from then on the connection speaks as [`handover`](super::handover) does.
+    TakeOver,
     /// Answers [`Answer::Done`] or [`Answer::Ended`].
     TokenRevoke {
         /// What.
@@ -167,6 +169,7 @@ impl Command {
             Self::KeyExport => "key export",
             Self::TokenInspect { .. } => "token inspect",
             Self::TokenRevoke { .. } => "token revoke",
+            Self::TakeOver => "serve --take-over",
         }
     }
 
@@ -188,6 +191,7 @@ impl Command {
             Self::UserList { .. }
             | Self::KeyList
             | Self::KeyExport
+            | Self::TakeOver
             | Self::TokenInspect { .. }
             | Self::TokenRevoke { .. } => None,
         }

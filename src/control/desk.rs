@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -12,7 +13,8 @@ use super::command::{
 };
 use super::server::Handle;
 use crate::account::{
-    self, AccountChange, AccountError, AccountView, Accounts, AccountsParts, NewAccount, Revocable,
+    self, AccountChange, AccountError, AccountView, Accounts, AccountsChange, AccountsParts, NewAccount,
+    Revocable,
 };
 use crate::authn;
 use crate::clock::{Clock, Timestamp};
@@ -72,9 +74,9 @@ pub struct Desk {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     keys: Arc<KeyRing>,
-    verifier: Arc<Verifier>,
+    verifier: ArcSwap<Verifier>,
     revocations: Arc<RevocationList>,
-    accounts: Arc<Accounts>,
+    accounts: ArcSwap<Accounts>,
 }
 
 impl std::fmt::Debug for Desk {
@@ -105,13 +107,32 @@ impl Desk {
             metrics,
             clock: Arc::clone(&clock),
         })?;
-        Ok(Self { store, clock, keys, verifier, revocations, accounts: Arc::new(accounts) })
+        let (verifier, accounts) = (ArcSwap::new(verifier), ArcSwap::from_pointee(accounts));
+        Ok(Self { store, clock, keys, verifier, revocations, accounts })
+    }
+
+    /// Works by other settings from here on; the store, the keys and the algorithm stay what they are.
+    ///
+    /// # Errors
+    /// [`DeskError`]; nothing has changed then.
+    pub fn change(&self, settings: &Arc<Settings>) -> Result<(), DeskError> {
+        let issuer = Arc::new(Issuer::new(&self.keys, &settings.tokens)?);
+        let known = self.verifier.load_full();
+        // The same one as before: then what it has verified stays verified.
+        let same = known.is_by(&settings.tokens);
+        let verifier = if same { known } else { Arc::new(Verifier::new(&self.keys, &settings.tokens)) };
+        let change =
+            AccountsChange { settings: Arc::clone(settings), issuer, verifier: Arc::clone(&verifier) };
+        let accounts = self.accounts.load().reconfigured(change)?;
+        self.accounts.store(Arc::new(accounts));
+        self.verifier.store(verifier);
+        Ok(())
     }
 
     /// The verbs.
     #[must_use]
-    pub fn accounts(&self) -> &Arc<Accounts> {
-        &self.accounts
+    pub fn accounts(&self) -> Arc<Accounts> {
+        self.accounts.load_full()
     }
     /// The keys.
     #[must_use]
@@ -120,8 +141,8 @@ impl Desk {
     }
     /// Checks access tokens.
     #[must_use]
-    pub fn verifier(&self) -> &Arc<Verifier> {
-        &self.verifier
+    pub fn verifier(&self) -> Arc<Verifier> {
+        self.verifier.load_full()
     }
     /// What is refused although its signature is good.
     #[must_use]
@@ -141,7 +162,7 @@ impl Desk {
     }
 
     async fn carry_out(&self, command: Command) -> Result<Answer, Refusal> {
-        let accounts = &*self.accounts;
+        let accounts = &*self.accounts.load_full();
         match command {
             Command::UserAdd { username, email, name, roles, password } => {
                 let password = password.into_secret();
@@ -178,24 +199,26 @@ impl Desk {
             },
             Command::TokenInspect { token } => Ok(Answer::Token(Box::new(self.inspect(token.expose())))),
             Command::TokenRevoke { what } => self.revoke(what).await,
+            // Whoever serves takes it before it comes here.
+            Command::TakeOver => Err(Refusal::new("not_serving", "this gateway serves nobody")),
         }
     }
 
     async fn list(&self, after: Option<UserId>) -> Result<Answer, Refusal> {
-        let page = self.accounts.list(after, PAGE).await?;
+        let page = self.accounts().list(after, PAGE).await?;
         let more = page.len() == PAGE;
         Ok(Answer::Users { users: page.into_iter().map(UserView::from).collect(), more })
     }
 
     async fn log_out(&self, who: &str, session: Option<SessionId>) -> Result<Answer, Refusal> {
         let Some(session) = session else {
-            return Ok(Answer::Ended { sessions: self.accounts.end_all_sessions(who).await? });
+            return Ok(Answer::Ended { sessions: self.accounts().end_all_sessions(who).await? });
         };
-        let theirs = self.accounts.sessions_of(who).await?.iter().any(|theirs| theirs.id == session);
+        let theirs = self.accounts().sessions_of(who).await?.iter().any(|theirs| theirs.id == session);
         if !theirs {
             return Err(AccountError::NoSuchSession.into());
         }
-        self.accounts.revoke(&Revocable::Session(session)).await?;
+        self.accounts().revoke(&Revocable::Session(session)).await?;
         Ok(Answer::Ended { sessions: 1 })
     }
 
@@ -205,10 +228,10 @@ impl Desk {
             Revoke::Jti(id) => Revocable::Token(id),
             Revoke::Session(id) => Revocable::Session(id),
             Revoke::User(who) => {
-                return Ok(Answer::Ended { sessions: self.accounts.end_all_sessions(&who).await? });
+                return Ok(Answer::Ended { sessions: self.accounts().end_all_sessions(&who).await? });
             }
         };
-        self.accounts.revoke(&what).await?;
+        self.accounts().revoke(&what).await?;
         Ok(Answer::Done)
     }
 
@@ -262,7 +285,7 @@ impl Desk {
             detail: Some(detail.to_owned()),
             ..unknown.clone()
         };
-        match authn::check(&self.verifier, &self.revocations, token, self.clock.now()) {
+        match authn::check(&self.verifier.load(), &self.revocations, token, self.clock.now()) {
             Err(error) => refused(error.code(), error.description()),
             Ok(AccessToken { principal, .. }) => TokenReport {
                 valid: true,

@@ -10,13 +10,14 @@
 pub mod client;
 pub mod command;
 mod desk;
+pub mod handover;
 
 mod server;
 
 pub use command::{Answer, Command, Refusal};
 pub use desk::{Desk, DeskError, DeskParts};
 
-pub use server::{Control, ControlError, Handle};
+pub use server::{Control, ControlError, Handle, Successors};
 
 /// The version of the language. Both ends come from one installation, but a gateway may run longer than
 /// the files that it was started from.

@@ -11,6 +11,7 @@ mod rejection;
 mod request_id;
 mod rules;
 mod steps;
+mod stream;
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -22,9 +23,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, USER_AGENT};
 use http::request::Parts;
+use http::response;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use self::record::Record;
 use self::request_id::RequestIds;
@@ -36,6 +37,8 @@ use crate::burst::Bursts;
 use crate::clock::{Clock, Timestamp};
 use crate::deadline::Deadlines;
 use crate::identity::{Authentication, Principal};
+use crate::lease::{Lease, Leases};
+use crate::message::body::{BodyError, ClientBody};
 use crate::message::client::TrustedProxies;
 use crate::message::identity::{IdentityHeaders, IdentityRules};
 use crate::message::inbound::{HeadRemark, Inbound, is_server_options, read_host};
@@ -43,15 +46,17 @@ use crate::metrics::worker::{RouteLabels, WorkerMetrics};
 use crate::metrics::{AuthnResult, AuthzResult};
 use crate::ops::decision::DecisionLog;
 use crate::ops::log::LogHandle;
-use crate::proxy::{BodyError, Inward, Peer, Proxy, ResponseBody, UpstreamRoute};
+use crate::proxy::{Fleet, Inward, Peer, Proxy, ResponseBody, UpstreamRequest, UpstreamRoute};
 use crate::route::{CanonicalPath, PathAllowances, RouteIndex};
 use crate::settings::Settings;
 use crate::token::access::Verifier;
 use crate::token::revocation::RevocationList;
+use crate::websocket::Tunnel;
 
 pub use rejection::Rejection;
 pub use rules::{Rules, Target};
 pub use steps::{Asked, Decided, Witness, decide};
+pub use stream::HeldBody;
 
 /// What all workers share: nothing of it changes or is locked while requests are judged.
 pub struct Shared {
@@ -63,6 +68,8 @@ pub struct Shared {
     pub labels: RouteLabels,
     /// Our endpoints.
     pub api: Api,
+    /// What is known of the upstreams' servers.
+    pub fleet: Arc<Fleet>,
     /// Checks access tokens.
     pub verifier: Arc<Verifier>,
     /// What is refused although its signature is good.
@@ -84,6 +91,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     authn: Authenticator<IdentityHeaders>,
     proxy: Proxy,
+    leases: Rc<Leases>,
     metrics: Arc<WorkerMetrics>,
     decisions: Option<RefCell<DecisionLog>>,
     ids: RequestIds,
@@ -108,11 +116,12 @@ impl Gateway {
         metrics: Arc<WorkerMetrics>,
         deadlines: Rc<Deadlines>,
         bursts: &Rc<Bursts>,
+        leases: Rc<Leases>,
     ) -> Self {
         let settings = &shared.settings;
         let identity = IdentityRules::new(&settings.identity);
         let trusted = TrustedProxies::new(settings.server.trusted_proxies.clone());
-        let proxy = Proxy::new(settings, identity.clone(), trusted.clone(), deadlines, bursts);
+        let proxy = Proxy::new(settings, &shared.fleet, identity.clone(), trusted.clone(), deadlines, bursts);
         let authn = Authenticator::new(AuthenticatorParts {
             verifier: Arc::clone(&shared.verifier),
             revocations: Arc::clone(&shared.revocations),
@@ -122,7 +131,32 @@ impl Gateway {
         });
         let decisions = settings.log.decisions.then(|| RefCell::new(DecisionLog::new(&shared.log)));
         let allow = settings.server.allow;
-        Self { authn, proxy, metrics, decisions, ids: RequestIds::new(), trusted, allow, shared }
+        Self { authn, proxy, leases, metrics, decisions, ids: RequestIds::new(), trusted, allow, shared }
+    }
+
+    /// Goes on with what the gateway of the configuration before knows, as far as it is still right: the
+    /// tokens that it has verified, and the connections to upstreams that have not changed.
+    pub fn take_over(&mut self, old: &Self) {
+        let (new_settings, old_settings) = (&self.shared.settings, &old.shared.settings);
+        let same_keys = Arc::ptr_eq(&self.shared.verifier, &old.shared.verifier);
+        let same_size = new_settings.tokens.cache_bytes == old_settings.tokens.cache_bytes;
+        if same_keys && same_size && new_settings.identity == old_settings.identity {
+            self.authn.take_over(&old.authn);
+        }
+        self.proxy.take_over(&old.proxy);
+        old.tidy();
+    }
+
+    /// Whose word on clients is believed.
+    #[must_use]
+    pub const fn trusted_proxies(&self) -> &TrustedProxies {
+        &self.trusted
+    }
+
+    /// Whether connections open with a PROXY header.
+    #[must_use]
+    pub fn expects_proxy_header(&self) -> bool {
+        self.shared.settings.server.proxy_protocol
     }
 
     /// Hands over the decision lines that wait, and closes upstream connections that waited too long.
@@ -135,7 +169,7 @@ impl Gateway {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Incoming>, arrival: Arrival<'_>) -> Response<Body> {
+    pub async fn handle(&self, request: Request<ClientBody>, arrival: Arrival<'_>) -> Response<Body> {
         let started = Instant::now();
         let now = self.shared.clock.now();
         let (parts, body) = request.into_parts();
@@ -144,19 +178,22 @@ impl Gateway {
         let mut record = Record::new(started, now, &parts, self.ids.of(&parts.headers, trusted));
         record.client = self.trusted.client(arrival.peer.address, &parts.headers);
         let answer = self.answer(parts, body, &uri, arrival, &mut record).await;
-        let response = match answer {
-            Ok(response) => response,
+        let (response, status) = match answer {
+            Ok(response) => {
+                let status = response.status();
+                (response, status)
+            }
             Err(rejection) => record.refuse(rejection),
         };
-        self.count(&record, &uri, response.status());
+        self.count(&record, &uri, status);
         response
     }
 
     /// The steps.
     async fn answer<'s>(
         &'s self,
-        parts: Parts,
-        body: Incoming,
+        mut parts: Parts,
+        body: ClientBody,
         uri: &Uri,
         arrival: Arrival<'_>,
         record: &mut Record<'s>,
@@ -170,12 +207,14 @@ impl Gateway {
         let decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
         let Decided { permit, access, caller, path, session } =
             decided.inspect_err(|rejection| record.rejected(rejection))?;
-        record.authz = Some(AuthzResult::Allow);
-        record.reason = match (access, &caller) {
-            (Access::Public, _) => "public",
-            (_, Authentication::Anonymous) => "anonymous",
-            (_, Authentication::Authenticated(_)) => "authenticated",
-        };
+        if !record.would_deny {
+            record.authz = Some(AuthzResult::Allow);
+            record.reason = match (access, &caller) {
+                (Access::Public, _) => "public",
+                (_, Authentication::Anonymous) => "anonymous",
+                (_, Authentication::Authenticated(_)) => "authenticated",
+            };
+        }
 
         match permit.target() {
             Target::Nothing => Err(Rejection::NotFound),
@@ -190,7 +229,11 @@ impl Gateway {
                 let path =
                     if path.is_borrowed() && !route.needs_path() { None } else { Some(path.into_owned()) };
                 let permit = permit.project(Target::as_upstream).ok_or(Rejection::NotFound)?;
-                self.forward(&permit, parts, body, path, arrival, &caller, record).await
+                if parts.method == Method::OPTIONS && is_last_hop(&mut parts.headers) {
+                    return Ok(record.answered(options_reply()));
+                }
+                let mut request = self.prepare(&permit, parts, body, path, arrival, &caller, record)?;
+                self.forward(&mut request, &caller, record).await
             }
         }
     }
@@ -199,7 +242,7 @@ impl Gateway {
         &self,
         endpoint: Endpoint,
         headers: HeaderMap,
-        body: Incoming,
+        body: ClientBody,
         caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
         session: Option<String>,
         client: std::net::IpAddr,
@@ -222,19 +265,16 @@ impl Gateway {
         clippy::too_many_arguments,
         reason = "what one request consists of; it is taken apart right here"
     )]
-    async fn forward(
+    fn prepare<'p>(
         &self,
-        permit: &Permit<'_, UpstreamRoute>,
-        mut parts: Parts,
-        body: Incoming,
+        permit: &Permit<'p, UpstreamRoute>,
+        parts: Parts,
+        body: ClientBody,
         path: Option<CanonicalPath<'static>>,
         arrival: Arrival<'_>,
         caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
-        record: &mut Record<'_>,
-    ) -> Result<Response<Body>, Rejection> {
-        if parts.method == Method::OPTIONS && is_last_hop(&mut parts.headers) {
-            return Ok(record.answered(options_reply()));
-        }
+        record: &Record<'_>,
+    ) -> Result<UpstreamRequest<'p>, Rejection> {
         // A caller was found: then the request has one credential, and it is that line. Elsewhere each
         // line has to be looked into.
         let authenticated = matches!(caller, Authentication::Authenticated(_));
@@ -256,11 +296,52 @@ impl Gateway {
             is_ours: &is_ours,
             request_id: record.request_id.to_value(),
         };
-        let request = self.proxy.prepare(permit, inward, body)?;
+        Ok(self.proxy.prepare(permit, inward, body)?)
+    }
+
+    async fn forward(
+        &self,
+        request: &mut UpstreamRequest<'_>,
+        caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
+        record: &mut Record<'_>,
+    ) -> Result<Response<Body>, Rejection> {
         let sent = Instant::now();
-        let outcome = self.proxy.forward(request).await;
+        // Pinned here: what is moved through an async function is kept twice by it.
+        let forwarded = std::pin::pin!(self.proxy.forward(request));
+        let outcome = stream::while_leased(&self.leases, stream::tenure(caller), forwarded).await;
         record.upstream(sent, Instant::now());
-        Ok(outcome?.map(Body::Upstream))
+        let (outcome, lease) = outcome?;
+        Ok(self.respond(outcome?, lease))
+    }
+
+    /// The upstream's answer, held by the caller's token when it outlasts this moment.
+    fn respond(&self, response: Response<ResponseBody>, lease: Option<Lease>) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.connect(head, body, lease);
+        }
+        if http_body::Body::is_end_stream(&body) {
+            return Response::from_parts(head, Body::Upstream(body));
+        }
+        let lease = lease.or_else(|| {
+            let endless = http_body::Body::size_hint(&body).exact().is_none();
+            (endless && stream::is_event_stream(&head.headers)).then(|| self.leases.hold(None))
+        });
+        let body = match lease {
+            Some(lease) => Body::Held(HeldBody::new(&head.headers, body, lease)),
+            None => Body::Upstream(body),
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// The upstream has agreed to a WebSocket, and the proxy has made sure that it was asked to.
+    fn connect(&self, head: response::Parts, body: ResponseBody, lease: Option<Lease>) -> Response<Body> {
+        let lease = lease.unwrap_or_else(|| self.leases.hold(None));
+        let body = match body.into_switched() {
+            Some((upstream, early)) => Body::Tunnel(Box::new(Tunnel::new(upstream, early, lease))),
+            None => Body::Own(None),
+        };
+        Response::from_parts(head, body)
     }
 
     /// One decision line, one count.
@@ -315,6 +396,10 @@ impl Witness for Live<'_, '_> {
         Ok(caller)
     }
 
+    fn would_deny(&mut self, refusal: Rejection) {
+        self.record.would_deny(refusal);
+    }
+
     fn principal(caller: &Self::Caller) -> &Principal {
         &caller.token.principal
     }
@@ -349,6 +434,10 @@ pub enum Body {
     Own(Option<Bytes>),
     /// The upstream's.
     Upstream(ResponseBody),
+    /// The upstream's, for as long as the caller's token is good.
+    Held(HeldBody),
+    /// None: this is a 101, and when its head is written the connection is the tunnel's.
+    Tunnel(Box<Tunnel>),
 }
 
 impl Body {
@@ -360,6 +449,15 @@ impl Body {
         }
         let body = if bytes.is_empty() { None } else { Some(bytes) };
         Response::from_parts(parts, Self::Own(body))
+    }
+
+    /// Whether it was ended by us and not by whoever sent it: the connection is then better closed.
+    #[must_use]
+    pub const fn is_cut_short(&self) -> bool {
+        match self {
+            Self::Held(body) => body.is_cut_short(),
+            Self::Own(_) | Self::Upstream(_) | Self::Tunnel(_) => false,
+        }
     }
 }
 
@@ -374,6 +472,8 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Held(body) => Pin::new(body).poll_frame(cx),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -381,6 +481,8 @@ impl http_body::Body for Body {
         match self {
             Self::Own(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Held(body) => body.is_end_stream(),
+            Self::Tunnel(_) => true,
         }
     }
 
@@ -388,6 +490,8 @@ impl http_body::Body for Body {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
+            Self::Held(body) => body.size_hint(),
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode, Uri};
 use super::request_id::RequestId;
 use super::{Body, Rejection};
 use crate::clock::Timestamp;
+use crate::message::grpc;
 use crate::message::inbound::HeadRemark;
 use crate::message::reply::Reply;
 use crate::metrics::worker::{RequestCount, RouteLabel, RouteLabels};
@@ -33,6 +34,8 @@ pub(super) struct Record<'s> {
     upstream_duration: Option<Duration>,
     pub(super) authn: Option<AuthnResult>,
     pub(super) authz: Option<AuthzResult>,
+    /// The rule refused and only reports it; `reason` is why.
+    pub(super) would_deny: bool,
     /// Where it differs from the one in the request's target.
     pub(super) path: Option<CanonicalPath<'static>>,
     method: Method,
@@ -42,6 +45,8 @@ pub(super) struct Record<'s> {
     route: Option<(RouteIndex, &'s str)>,
     outcome: Outcome,
     upstream_error: Option<UpstreamErrorKind>,
+    /// The content type of a gRPC call.
+    grpc: Option<HeaderValue>,
 }
 
 impl<'s> Record<'s> {
@@ -58,6 +63,7 @@ impl<'s> Record<'s> {
             upstream_duration: None,
             authn: None,
             authz: None,
+            would_deny: false,
             path: None,
             method: parts.method.clone(),
             host: parts.headers.get(HOST).cloned(),
@@ -65,6 +71,8 @@ impl<'s> Record<'s> {
             route: None,
             outcome: Outcome::Allow,
             upstream_error: None,
+            // Every call of gRPC is a POST; others need not be searched.
+            grpc: if parts.method == Method::POST { grpc::content_type(&parts.headers) } else { None },
         }
     }
 
@@ -85,6 +93,14 @@ impl<'s> Record<'s> {
         }
     }
 
+    /// What a rule refuses that only reports it: the request goes on.
+    pub(super) fn would_deny(&mut self, rejection: Rejection) {
+        self.rejected(&rejection);
+        self.would_deny = true;
+        self.outcome = Outcome::WouldDeny;
+        self.reason = rejection.problem().code;
+    }
+
     /// The upstream was asked, and has answered or failed.
     pub(super) fn upstream(&mut self, asked: Instant, ended: Instant) {
         self.upstream_duration = Some(ended.duration_since(asked));
@@ -102,8 +118,8 @@ impl<'s> Record<'s> {
         Body::own(reply)
     }
 
-    /// A refusal.
-    pub(super) fn refuse(&mut self, rejection: Rejection) -> Response<Body> {
+    /// A refusal, and its status; a gRPC call is told in gRPC's words, with an HTTP status of 200.
+    pub(super) fn refuse(&mut self, rejection: Rejection) -> (Response<Body>, StatusCode) {
         self.outcome = rejection.outcome();
         self.upstream_error = rejection.upstream_error();
         if self.upstream_error.is_some() {
@@ -119,11 +135,15 @@ impl<'s> Record<'s> {
         );
         let problem = rejection.problem();
         self.reason = problem.code;
-        let mut reply = problem.into_reply(self.request_id.as_str());
+        let status = problem.status;
+        let mut reply = match self.grpc.take() {
+            Some(call) => grpc::refusal(call, &problem, &self.request_id.to_value()),
+            None => problem.into_reply(self.request_id.as_str()),
+        };
         if closes {
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Body::own(reply)
+        (Body::own(reply), status)
     }
 
     pub(super) fn as_count(
@@ -137,7 +157,7 @@ impl<'s> Record<'s> {
             Some((RouteIndex::Own(index), _)) => labels.own(index),
             Some((RouteIndex::Route(index), _)) => labels.route(index),
         };
-        let failed = self.upstream.map(|(index, _)| index).zip(self.upstream_error);
+        let failed = self.upstream.and_then(|(index, _)| labels.upstream(index)).zip(self.upstream_error);
         RequestCount {
             route,
             method: &self.method,
@@ -145,6 +165,7 @@ impl<'s> Record<'s> {
             duration,
             authn: self.authn,
             authz: self.authz,
+            would_deny: self.would_deny,
             upstream_error: failed,
         }
     }

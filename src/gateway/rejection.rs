@@ -114,9 +114,8 @@ impl Rejection {
         match error {
             ProxyError::Connect(_) => Some(UpstreamErrorKind::Connect),
             ProxyError::Timeout => Some(UpstreamErrorKind::Timeout),
-            ProxyError::Invalid(error) if error.is_parse() => Some(UpstreamErrorKind::Invalid),
-            ProxyError::Invalid(_) => Some(UpstreamErrorKind::Reset),
-            ProxyError::Unacceptable(_) => Some(UpstreamErrorKind::Invalid),
+            ProxyError::Closed(_) => Some(UpstreamErrorKind::Reset),
+            ProxyError::Invalid(_) | ProxyError::Unacceptable(_) => Some(UpstreamErrorKind::Invalid),
             ProxyError::ClientBody | ProxyError::ClientTimeout | ProxyError::BodyTooLarge => None,
         }
     }
@@ -134,13 +133,13 @@ fn forbidden(missing: &Missing) -> Problem {
 /// Says what happened and not where: addresses and versions stay in the log.
 fn proxy_problem(error: &ProxyError) -> Problem {
     let (status, code, detail) = match error {
-        ProxyError::Connect(ConnectError::Io(_)) => {
+        ProxyError::Connect(ConnectError::Io(_) | ConnectError::Handshake(_)) => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "the application cannot be reached")
         }
         ProxyError::Connect(ConnectError::Timeout) | ProxyError::Timeout => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "the application did not answer in time")
         }
-        ProxyError::Invalid(_) | ProxyError::Unacceptable(_) => {
+        ProxyError::Closed(_) | ProxyError::Invalid(_) | ProxyError::Unacceptable(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_invalid", "the application's answer is invalid")
         }
         ProxyError::ClientTimeout => {

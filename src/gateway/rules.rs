@@ -7,10 +7,10 @@ use http::Method;
 
 use crate::api::{ENDPOINTS, Endpoint};
 use crate::authz::{Access, Guarded, Policy};
-use crate::metrics::worker::RouteLabels;
+use crate::metrics::worker::LabelTexts;
 use crate::proxy::UpstreamRoute;
 use crate::route::{MethodSet, PathPattern, RouteIndex, RouteRule, RouteTable, TableError};
-use crate::settings::{RouteSettings, Settings, WELL_KNOWN_JWKS};
+use crate::settings::{RouteMode, RouteSettings, Settings, WELL_KNOWN_JWKS};
 
 /// What stands behind a policy.
 #[derive(Clone, Debug)]
@@ -80,10 +80,14 @@ impl Rules {
         name.map_or("none", String::as_str)
     }
 
-    /// The values of the metrics' label `route`.
+    /// What the metrics call the rules and the upstreams.
     #[must_use]
-    pub fn labels(&self) -> RouteLabels {
-        RouteLabels::new(self.patterns.own.iter().cloned(), self.patterns.routes.iter().cloned())
+    pub fn label_texts(&self, settings: &Settings) -> LabelTexts {
+        LabelTexts {
+            own: self.patterns.own.clone(),
+            routes: self.patterns.routes.clone(),
+            upstreams: settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        }
     }
 }
 
@@ -117,7 +121,11 @@ fn jwks_path() -> PathPattern {
 
 fn guard(route: &RouteSettings) -> (RouteRule, Guarded<Target>) {
     let target = Target::Upstream(UpstreamRoute::new(route));
-    (route.rule.clone(), Guarded::new(route.policy.clone(), target))
+    let guarded = match route.mode {
+        RouteMode::Enforce => Guarded::new(route.policy.clone(), target),
+        RouteMode::Report => Guarded::reporting(route.policy.clone(), target),
+    };
+    (route.rule.clone(), guarded)
 }
 
 fn name(route: &RouteSettings) -> String {

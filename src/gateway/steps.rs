@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::{Rejection, Rules, Target};
 use crate::api::SESSION_PARAM;
-use crate::authz::{Access, Permit, Policy};
+use crate::authz::{Access, Guarded, Permit, Policy};
 use crate::identity::{Authentication, Principal};
 use crate::message::inbound::{HeadRemark, Inbound};
 use crate::route::{CanonicalPath, Found, PathAllowances, RouteIndex};
@@ -46,6 +46,9 @@ pub trait Witness {
     /// # Errors
     /// A credential that is no good; it is never an anonymous caller.
     fn caller(&mut self) -> Result<Authentication<Self::Caller>, Self::Refusal>;
+    /// The rule refuses, and only reports it: the request passes, with no caller when it was the
+    /// credential that is no good.
+    fn would_deny(&mut self, refusal: Self::Refusal);
     /// Whom the caller's token speaks for.
     fn principal(caller: &Self::Caller) -> &Principal;
 }
@@ -98,20 +101,41 @@ pub fn decide<'t, 'r, W: Witness>(
     };
 
     let access = guarded.policy().access();
-    let caller = match access {
-        Access::Public => Authentication::Anonymous,
-        Access::Optional | Access::Authenticated => witness.caller()?,
+    let found = match access {
+        Access::Public => Ok(Authentication::Anonymous),
+        Access::Optional | Access::Authenticated => witness.caller(),
     };
-    let who = match &caller {
-        Authentication::Anonymous => Authentication::Anonymous,
-        Authentication::Authenticated(caller) => Authentication::Authenticated(W::principal(caller)),
+    let (caller, permit) = match found {
+        Ok(caller) => {
+            let who = match &caller {
+                Authentication::Anonymous => Authentication::Anonymous,
+                Authentication::Authenticated(caller) => Authentication::Authenticated(W::principal(caller)),
+            };
+            let permit = match guarded.authorize(who, |name| params.decoded(name)) {
+                Ok(permit) => permit,
+                Err(deny) => only_report(guarded, Rejection::Denied(deny).into(), witness)?,
+            };
+            (caller, permit)
+        }
+        // Whoever presented a bad credential is nobody from here on.
+        Err(refusal) => (Authentication::Anonymous, only_report(guarded, refusal, witness)?),
     };
-    let permit = guarded.authorize(who, |name| params.decoded(name)).map_err(Rejection::from)?;
     let session = match permit.target() {
         Target::Endpoint(_) => params.decoded(SESSION_PARAM).map(Cow::into_owned),
         Target::Nothing | Target::Upstream(_) => None,
     };
     Ok(Decided { permit, access, caller, path, session })
+}
+
+/// The permit of a rule that only reports its refusals; of any other the refusal.
+fn only_report<'t, W: Witness>(
+    guarded: &'t Guarded<Target>,
+    refusal: W::Refusal,
+    witness: &mut W,
+) -> Result<Permit<'t, Target>, W::Refusal> {
+    let Some(permit) = guarded.authorize_reporting() else { return Err(refusal) };
+    witness.would_deny(refusal);
+    Ok(permit)
 }
 
 #[cfg(test)]
@@ -131,6 +155,11 @@ mod tests {
             path = "/open"
             access = "public"
             methods = ["GET"]
+            [[route]]
+            path = "/watched"
+            roles = ["admin"]
+            methods = ["GET"]
+            mode = "report"
         "#;
         std::fs::write(&file, text).expect("written");
         config::load(&Sources { file: Some(file), ..Sources::default() }).expect("a good file").settings
@@ -141,6 +170,7 @@ mod tests {
     struct Suspicious {
         matched: Vec<Option<Access>>,
         asked: usize,
+        reported: Vec<&'static str>,
     }
 
     impl Witness for Suspicious {
@@ -155,8 +185,38 @@ mod tests {
             self.asked += 1;
             Err(Rejection::Authn(crate::authn::AuthnError::Revoked))
         }
+        fn would_deny(&mut self, refusal: Rejection) {
+            self.reported.push(refusal.problem().code);
+        }
         fn principal(caller: &Principal) -> &Principal {
             caller
+        }
+    }
+
+    #[test]
+    fn a_rule_that_reports_lets_pass_whom_it_refuses_and_nothing_else() {
+        let rules = Rules::new(&settings()).expect("rules");
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::HOST, http::HeaderValue::from_static("app.example.com"));
+        // Method, target → status, what was reported.
+        let cases = [
+            ("GET", "/watched", None, vec!["revoked_token"]),
+            ("POST", "/watched", Some(405), vec![]),
+            ("GET", "/%2fwatched", Some(400), vec![]),
+            ("GET", "/other", Some(401), vec![]),
+            ("GET", "/auth/me", Some(401), vec![]),
+            ("TRACE", "/watched", Some(405), vec![]),
+        ];
+        for (method, target, status, reported) in cases {
+            let (method, uri) = (method.parse().expect("a method"), target.parse().expect("a target"));
+            let request = Asked { method: &method, uri: &uri, headers: &headers, remark: None };
+            let mut witness = Suspicious::default();
+            let decided = decide(&rules, PathAllowances::default(), &request, &mut witness);
+            if let Ok(decided) = &decided {
+                assert!(matches!(decided.caller, Authentication::Anonymous), "a bad token is nobody's");
+            }
+            let refused = decided.err().map(|rejection| rejection.problem().status.as_u16());
+            assert_eq!((refused, witness.reported), (status, reported), "{method} {target}");
         }
     }
 

@@ -21,29 +21,56 @@ impl RouteLabel {
     pub const NONE: Self = Self(0);
 }
 
-/// Every value of the label `route`. Routes of one pattern (they differ in methods) share a value.
+/// A value of the label `upstream`: an index into [`RouteLabels`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct UpstreamLabel(u32);
+
+/// Every value of the labels `route` and `upstream`. Routes of one pattern (they differ in methods) share
+/// a value. A value keeps its number when the configuration is loaded again, and so do those that are no
+/// longer used: what was counted under them stays, and requests in flight still count.
 #[derive(Clone, Debug)]
 pub struct RouteLabels {
     texts: Vec<String>,
     own: Vec<RouteLabel>,
     routes: Vec<RouteLabel>,
+    upstream_texts: Vec<String>,
+    upstreams: Vec<UpstreamLabel>,
+}
+
+/// What the values of the labels are made from, each list in the order of the settings.
+#[derive(Clone, Debug, Default)]
+pub struct LabelTexts {
+    /// The patterns of our own endpoints.
+    pub own: Vec<String>,
+    /// The patterns of the configured routes; one with a host is written `host/path`.
+    pub routes: Vec<String>,
+    /// The upstreams' names.
+    pub upstreams: Vec<String>,
 }
 
 impl RouteLabels {
-    /// From the patterns of our own endpoints and of the configured routes, each in table order. A route
-    /// with a host is written `host/path`.
-    pub fn new(own: impl IntoIterator<Item = String>, routes: impl IntoIterator<Item = String>) -> Self {
-        let mut texts = vec!["none".to_owned()];
-        let mut known = FxHashMap::default();
-        let mut label = |text: String| {
-            *known.entry(text).or_insert_with_key(|text| {
-                texts.push(text.clone());
-                RouteLabel(u32::try_from(texts.len() - 1).unwrap_or(0))
-            })
+    /// The values of a configuration.
+    #[must_use]
+    pub fn new(texts: LabelTexts) -> Self {
+        let none = Self {
+            texts: vec!["none".to_owned()],
+            own: Vec::new(),
+            routes: Vec::new(),
+            upstream_texts: Vec::new(),
+            upstreams: Vec::new(),
         };
-        let own = own.into_iter().map(&mut label).collect();
-        let routes = routes.into_iter().map(&mut label).collect();
-        Self { texts, own, routes }
+        none.followed_by(texts)
+    }
+
+    /// The values of the configuration that comes after this one.
+    #[must_use]
+    pub fn followed_by(&self, new: LabelTexts) -> Self {
+        let mut texts = Numbered::of(&self.texts);
+        let own = new.own.into_iter().map(|text| RouteLabel(texts.number(text))).collect();
+        let routes = new.routes.into_iter().map(|text| RouteLabel(texts.number(text))).collect();
+        let mut names = Numbered::of(&self.upstream_texts);
+        let upstreams = new.upstreams.into_iter().map(|text| UpstreamLabel(names.number(text))).collect();
+        Self { texts: texts.texts, own, routes, upstream_texts: names.texts, upstreams }
     }
 
     /// The label of our own endpoint `index`.
@@ -60,6 +87,40 @@ impl RouteLabels {
     #[must_use]
     pub fn text(&self, label: RouteLabel) -> &str {
         self.texts.get(label.0 as usize).map_or("none", String::as_str)
+    }
+    /// The label of configured upstream `index`.
+    #[must_use]
+    pub fn upstream(&self, index: usize) -> Option<UpstreamLabel> {
+        self.upstreams.get(index).copied()
+    }
+    /// An upstream's label as text.
+    #[must_use]
+    pub fn upstream_text(&self, label: UpstreamLabel) -> &str {
+        self.upstream_texts.get(label.0 as usize).map_or("none", String::as_str)
+    }
+}
+
+/// Texts, each with its place.
+struct Numbered {
+    texts: Vec<String>,
+    places: FxHashMap<String, u32>,
+}
+
+impl Numbered {
+    fn of(texts: &[String]) -> Self {
+        let mut numbered = Self { texts: Vec::new(), places: FxHashMap::default() };
+        for text in texts {
+            numbered.number(text.clone());
+        }
+        numbered
+    }
+
+    fn number(&mut self, text: String) -> u32 {
+        let next = u32::try_from(self.texts.len()).unwrap_or(0);
+        *self.places.entry(text).or_insert_with_key(|text| {
+            self.texts.push(text.clone());
+            next
+        })
     }
 }
 
@@ -78,8 +139,10 @@ pub struct RequestCount<'a> {
     pub authn: Option<AuthnResult>,
     /// What the policy said; `None` when it was not asked.
     pub authz: Option<AuthzResult>,
-    /// Which upstream (index into the settings) failed, and how.
-    pub upstream_error: Option<(usize, UpstreamErrorKind)>,
+    /// Whether the route refused and only reports that.
+    pub would_deny: bool,
+    /// Which upstream failed, and how.
+    pub upstream_error: Option<(UpstreamLabel, UpstreamErrorKind)>,
 }
 
 /// A histogram without atomics; the worker's lock guards it.
@@ -127,8 +190,10 @@ pub struct RequestTotals {
     pub authn: [u64; AuthnResult::VALUES.len()],
     /// `gatepost_authz_total`, in the order of [`AuthzResult::VALUES`]
     pub authz: FxHashMap<RouteLabel, [u64; AuthzResult::VALUES.len()]>,
+    /// `gatepost_would_deny_total`
+    pub would_deny: FxHashMap<RouteLabel, u64>,
     /// `gatepost_upstream_errors_total` by upstream, in the order of [`UpstreamErrorKind::VALUES`]
-    pub upstream_errors: FxHashMap<usize, [u64; UpstreamErrorKind::VALUES.len()]>,
+    pub upstream_errors: FxHashMap<UpstreamLabel, [u64; UpstreamErrorKind::VALUES.len()]>,
 }
 
 impl RequestTotals {
@@ -142,6 +207,9 @@ impl RequestTotals {
         }
         if let Some(result) = request.authz {
             self.authz.entry(request.route).or_default()[result.index()] += 1;
+        }
+        if request.would_deny {
+            *self.would_deny.entry(request.route).or_default() += 1;
         }
         if let Some((upstream, kind)) = request.upstream_error {
             self.upstream_errors.entry(upstream).or_default()[kind.index()] += 1;
@@ -159,6 +227,9 @@ impl RequestTotals {
         add_each(&mut self.authn, &other.authn);
         for (route, counts) in &other.authz {
             add_each(self.authz.entry(*route).or_default(), counts);
+        }
+        for (route, n) in &other.would_deny {
+            *self.would_deny.entry(*route).or_default() += n;
         }
         for (upstream, counts) in &other.upstream_errors {
             add_each(self.upstream_errors.entry(*upstream).or_default(), counts);
@@ -205,22 +276,43 @@ mod tests {
             duration: Duration::from_micros(300),
             authn: Some(AuthnResult::Ok),
             authz: Some(AuthzResult::Allow),
-            upstream_error: Some((1, UpstreamErrorKind::Reset)),
+            would_deny: true,
+            upstream_error: Some((UpstreamLabel(1), UpstreamErrorKind::Reset)),
         }
     }
 
     #[test]
     fn routes_of_one_pattern_share_a_label() {
-        let labels = RouteLabels::new(
-            ["/auth/login".to_owned()],
-            ["/a".to_owned(), "app.example.com/a".to_owned(), "/a".to_owned()],
-        );
+        let labels = RouteLabels::new(LabelTexts {
+            own: vec!["/auth/login".to_owned()],
+            routes: ["/a", "app.example.com/a", "/a"].map(str::to_owned).to_vec(),
+            upstreams: Vec::new(),
+        });
         assert_eq!(labels.route(0), labels.route(2));
         assert_ne!(labels.route(0), labels.route(1));
         assert_eq!(labels.text(labels.own(0)), "/auth/login");
         assert_eq!(labels.text(labels.route(1)), "app.example.com/a");
         assert_eq!(labels.route(99), RouteLabel::NONE);
         assert_eq!(labels.text(RouteLabel::NONE), "none");
+    }
+
+    #[test]
+    fn labels_keep_their_numbers_when_the_configuration_changes() {
+        let texts = |routes: &[&str], upstreams: &[&str]| LabelTexts {
+            own: vec!["/auth/login".to_owned()],
+            routes: routes.iter().map(|&text| text.to_owned()).collect(),
+            upstreams: upstreams.iter().map(|&text| text.to_owned()).collect(),
+        };
+        let old = RouteLabels::new(texts(&["/a", "/b"], &["one", "two"]));
+        let new = old.followed_by(texts(&["/b", "/c"], &["three", "two"]));
+        assert_eq!(new.own(0), old.own(0));
+        assert_eq!(new.route(0), old.route(1));
+        assert_eq!((new.text(old.route(0)), new.text(new.route(1))), ("/a", "/c"));
+        assert!([old.route(0), old.route(1), old.own(0)].iter().all(|label| *label != new.route(1)));
+        assert_eq!(new.upstream(1), old.upstream(1));
+        let text = |label: Option<UpstreamLabel>| label.map(|label| new.upstream_text(label));
+        assert_eq!((text(old.upstream(0)), text(new.upstream(0))), (Some("one"), Some("three")));
+        assert_eq!(new.upstream(2), None);
     }
 
     #[test]
@@ -245,6 +337,7 @@ mod tests {
         assert_eq!(sum.durations[&RouteLabel(1)].sum_micros, 600);
         assert_eq!(sum.authn[AuthnResult::Ok.index()], 3);
         assert_eq!(sum.authz[&RouteLabel(1)], [2, 0]);
-        assert_eq!(sum.upstream_errors[&1], [0, 0, 0, 3]);
+        assert_eq!(sum.would_deny[&RouteLabel(1)], 2);
+        assert_eq!(sum.upstream_errors[&UpstreamLabel(1)], [0, 0, 0, 3]);
     }
 }

@@ -61,6 +61,8 @@ impl std::fmt::Debug for AdminParts {
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    /// The same socket once more, for whoever follows this process.
+    socket: TcpListener,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -68,8 +70,13 @@ pub struct Admin {
 impl Admin {
     /// Binds and serves. The address is bound when this returns, so a port in use is an error here.
     pub fn start(listen: SocketAddr, parts: AdminParts) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen)?;
+        Self::over(TcpListener::bind(listen)?, parts)
+    }
+
+    /// Serves on a socket that listens already.
+    pub fn over(listener: TcpListener, parts: AdminParts) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        let socket = listener.try_clone()?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
@@ -78,13 +85,19 @@ impl Admin {
                 tracing::error!(error = &error as &dyn std::error::Error, "the admin listener failed");
             }
         })?;
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, socket, stop, thread: Some(thread) })
     }
 
     /// Where it listens: the actual port when 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The listening socket.
+    #[must_use]
+    pub const fn socket(&self) -> &TcpListener {
+        &self.socket
     }
 
     /// Closes the listener and every connection.
@@ -221,15 +234,16 @@ mod tests {
 
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
-    use crate::metrics::worker::RouteLabels;
+    use crate::metrics::worker::{LabelTexts, RouteLabels};
 
     fn sources() -> prometheus::Sources {
         prometheus::Sources {
             metrics: Arc::default(),
             workers: Vec::new(),
-            routes: RouteLabels::new([], []),
-            upstreams: Vec::new(),
+            labels: Box::new(|| RouteLabels::new(LabelTexts::default())),
+            servers: Box::new(Vec::new),
             revocations: Box::new(|| [0; 3]),
+            certificates: Box::new(Vec::new),
         }
     }
 

@@ -56,6 +56,8 @@ pub enum Outcome {
     Allow,
     /// It was refused.
     Deny,
+    /// It would have been refused, but its route only reports that: it went to the upstream.
+    WouldDeny,
     /// An endpoint of our own answered.
     Answer,
     /// It was to pass, and we or the upstream failed.
@@ -69,13 +71,14 @@ impl Outcome {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::WouldDeny => "would_deny",
             Self::Answer => "answer",
             Self::Error => "error",
         }
     }
     const fn level(self) -> &'static str {
         match self {
-            Self::Allow | Self::Deny | Self::Answer => "info",
+            Self::Allow | Self::Deny | Self::WouldDeny | Self::Answer => "info",
             Self::Error => "warn",
         }
     }
@@ -85,7 +88,6 @@ impl Outcome {
 /// least every 100 ms so that quiet hours are not silent. What is left is handed over on drop.
 pub struct DecisionLog {
     sink: Sink,
-    wanted: bool,
     batch: Vec<u8>,
     lines: u64,
     /// The text of the last line's time: many lines share a millisecond.
@@ -97,15 +99,11 @@ impl DecisionLog {
     #[must_use]
     pub fn new(log: &LogHandle) -> Self {
         let epoch = Timestamp::default();
-        let wanted = log.decisions();
-        Self { sink: log.sink(), wanted, batch: Vec::new(), lines: 0, time: (epoch, epoch.rfc3339_millis()) }
+        Self { sink: log.sink(), batch: Vec::new(), lines: 0, time: (epoch, epoch.rfc3339_millis()) }
     }
 
     /// Adds a line; hands the batch over when it is full.
     pub fn record(&mut self, decision: &Decision<'_>) {
-        if !self.wanted {
-            return;
-        }
         if self.time.0 != decision.time {
             self.time = (decision.time, decision.time.rfc3339_millis());
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::escape;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -35,6 +35,9 @@ pub enum LogError {
     /// `[log] level` is no level and no list of directives.
     #[error("[log] level: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The log is gone.
+    #[error("the log's level cannot be changed: {0}")]
+    Reload(#[from] reload::Error),
     /// The process has a subscriber already.
     #[error("logging is set up already")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -51,9 +54,10 @@ pub fn init(settings: &LogSettings, metrics: Arc<Metrics>) -> Result<LogHandle, 
         LogFormat::Auto if io::stdout().is_terminal() => Style::Text,
         LogFormat::Json | LogFormat::Auto => Style::Json,
     };
-    let handle = LogHandle::start(style, settings.decisions, metrics, Stdout)?;
+    let handle = LogHandle::start(style, metrics, Stdout)?;
+    let (filter, level) = reload::Layer::new(filter);
     tracing::subscriber::set_global_default(handle.subscriber(filter))?;
-    Ok(handle)
+    Ok(LogHandle { level: Some(level), ..handle })
 }
 
 /// [`LogFormat`], decided.
@@ -93,14 +97,14 @@ enum Message {
 #[derive(Clone)]
 pub struct LogHandle {
     sink: Sink,
-    decisions: bool,
+    /// The global subscriber's filter.
+    level: Option<reload::Handle<EnvFilter, Registry>>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl LogHandle {
     pub(super) fn start(
         style: Style,
-        decisions: bool,
         metrics: Arc<Metrics>,
         output: impl Write + Send + 'static,
     ) -> Result<Self, LogError> {
@@ -110,16 +114,24 @@ impl LogHandle {
             .name("gatepost-log".to_owned())
             .spawn(move || write_all(&receiver, output, &counts, style))?;
         let sink = Sink { style, sender, metrics };
-        Ok(Self { sink, decisions, writer: Arc::new(Mutex::new(Some(writer))) })
+        Ok(Self { sink, level: None, writer: Arc::new(Mutex::new(Some(writer))) })
     }
 
-    pub(super) fn subscriber(&self, filter: EnvFilter) -> impl Subscriber + Send + Sync + 'static {
+    pub(super) fn subscriber(
+        &self,
+        filter: impl Layer<Registry> + Send + Sync,
+    ) -> impl Subscriber + Send + Sync + 'static {
         Registry::default().with(filter).with(Events { sink: self.sink.clone() })
     }
 
-    /// Whether decision lines are wanted.
-    pub(super) fn decisions(&self) -> bool {
-        self.decisions
+    /// Logs by another `[log] level` from here on.
+    ///
+    /// # Errors
+    /// When it is no level; nothing changes then.
+    pub fn set_level(&self, level: &str) -> Result<(), LogError> {
+        let filter = EnvFilter::try_new(level)?;
+        // Only the process's own log has a filter; and that one lives as long as the process.
+        self.level.as_ref().map_or(Ok(()), |handle| Ok(handle.reload(filter)?))
     }
 
     pub(super) fn sink(&self) -> Sink {
@@ -409,7 +421,7 @@ pub(super) mod tests {
 
     pub(in crate::ops) fn captured(style: Style) -> (LogHandle, Captured) {
         let output = Captured::default();
-        let handle = LogHandle::start(style, true, Arc::default(), output.clone()).expect("a thread");
+        let handle = LogHandle::start(style, Arc::default(), output.clone()).expect("a thread");
         (handle, output)
     }
 
@@ -469,8 +481,7 @@ pub(super) mod tests {
     fn lines_that_find_the_channel_full_are_dropped_and_counted() {
         let metrics = Arc::new(Metrics::default());
         let (release, stuck) = mpsc::channel();
-        let handle =
-            LogHandle::start(Style::Text, true, Arc::clone(&metrics), Stuck(stuck)).expect("a thread");
+        let handle = LogHandle::start(Style::Text, Arc::clone(&metrics), Stuck(stuck)).expect("a thread");
         let sink = handle.sink();
         // The writer holds some while it is stuck, so more than the channel holds is needed to fill it.
         let sent = 3 * CHUNKS as u64;
@@ -489,7 +500,7 @@ pub(super) mod tests {
         for style in [Style::Json, Style::Text] {
             let metrics = Arc::new(Metrics::default());
             let output = Captured::default();
-            let handle = LogHandle::start(style, true, Arc::clone(&metrics), output.clone()).expect("one");
+            let handle = LogHandle::start(style, Arc::clone(&metrics), output.clone()).expect("one");
             metrics.log_lines_dropped.add(3);
             handle.sink().send(b"{}\n".to_vec(), 1);
             handle.flush();
@@ -512,7 +523,7 @@ pub(super) mod tests {
     fn what_is_logged_after_the_close_is_counted_as_dropped() {
         let metrics = Arc::new(Metrics::default());
         let output = Captured::default();
-        let handle = LogHandle::start(Style::Text, true, Arc::clone(&metrics), output.clone()).expect("one");
+        let handle = LogHandle::start(Style::Text, Arc::clone(&metrics), output.clone()).expect("one");
         handle.sink().send(b"before\n".to_vec(), 1);
         handle.close();
         handle.close();

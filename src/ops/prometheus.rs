@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::metrics::worker::{RequestTotals, RouteLabels, WorkerMetrics};
 use crate::metrics::{
     AuthnResult, AuthzResult, BUCKETS_MICROS, Family, Label, MethodLabel, Metrics, UpstreamErrorKind,
+    UpstreamSample,
 };
 
 /// The `Content-Type` of the text.
@@ -21,12 +22,14 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// What each worker counts.
     pub workers: Vec<Arc<WorkerMetrics>>,
-    /// The values of the label `route`.
-    pub routes: RouteLabels,
-    /// The values of the label `upstream`, in the order of the settings.
-    pub upstreams: Vec<String>,
+    /// The values of the labels `route` and `upstream`, as they are now.
+    pub labels: Box<dyn Fn() -> RouteLabels + Send + Sync>,
+    /// The upstreams' servers as they are now.
+    pub servers: Box<dyn Fn() -> Vec<UpstreamSample> + Send + Sync>,
     /// Revocations in memory: of tokens, sessions, generations.
     pub revocations: Box<dyn Fn() -> [u64; 3] + Send + Sync>,
+    /// Certificates that are served: a name each, and its end in seconds since 1970.
+    pub certificates: Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -44,19 +47,22 @@ impl Sources {
             worker.add_to(&mut totals);
         }
         let mut page = Page::default();
-        self.requests(&mut page, &totals);
+        // After the counts: these know every label that was counted.
+        let names = (self.labels)();
+        self.requests(&mut page, &totals, &names);
+        Self::would_deny(&mut page, &totals, &names);
         self.events(&mut page);
         page.0
     }
 
-    fn requests(&self, page: &mut Page, totals: &RequestTotals) {
+    fn requests(&self, page: &mut Page, totals: &RequestTotals, names: &RouteLabels) {
         page.family("gatepost_http_requests_total", "counter", "Requests answered.");
         let mut requests: Vec<_> = totals.requests.iter().collect();
         requests.sort_unstable();
         for (key, count) in requests {
             let method = MethodLabel::VALUES.get(usize::from(key.method)).copied().unwrap_or("other");
             let code = key.code.to_string();
-            let labels = [("route", self.routes.text(key.route)), ("method", method), ("code", &code)];
+            let labels = [("route", names.text(key.route)), ("method", method), ("code", &code)];
             page.sample("gatepost_http_requests_total", &labels, count);
         }
 
@@ -65,7 +71,7 @@ impl Sources {
         let mut durations: Vec<_> = totals.durations.iter().collect();
         durations.sort_unstable_by_key(|(route, _)| **route);
         for (route, durations) in durations {
-            let labels = [("route", self.routes.text(*route))];
+            let labels = [("route", names.text(*route))];
             page.histogram(name, &labels, &durations.buckets, durations.sum_micros);
         }
 
@@ -74,10 +80,29 @@ impl Sources {
         let mut errors: Vec<_> = totals.upstream_errors.iter().collect();
         errors.sort_unstable();
         for (upstream, counts) in errors {
-            let Some(upstream) = self.upstreams.get(*upstream) else { continue };
+            let upstream = names.upstream_text(*upstream);
             for (kind, count) in UpstreamErrorKind::VALUES.iter().zip(counts) {
                 page.sample(name, &[("upstream", upstream), ("kind", kind)], count);
             }
+        }
+
+        let samples = (self.servers)();
+        let name = "gatepost_upstream_up";
+        page.family(name, "gauge", "Whether a server takes requests: 0 while it is unhealthy or ejected.");
+        for sample in &samples {
+            for server in &sample.servers {
+                let labels = [("upstream", sample.upstream.as_str()), ("server", server.server.as_str())];
+                page.sample(name, &labels, u8::from(server.up));
+            }
+        }
+        let name = "gatepost_upstream_ejections_total";
+        page.family(
+            name,
+            "counter",
+            "Servers left out for a while because requests failed on them in a row.",
+        );
+        for sample in &samples {
+            page.sample(name, &[("upstream", &sample.upstream)], sample.ejections);
         }
 
         page.family("gatepost_authn_total", "counter", "How looking for a caller ended.");
@@ -90,9 +115,19 @@ impl Sources {
         verdicts.sort_unstable();
         for (route, counts) in verdicts {
             for (result, count) in AuthzResult::VALUES.iter().zip(counts) {
-                let labels = [("route", self.routes.text(*route)), ("result", result)];
+                let labels = [("route", names.text(*route)), ("result", result)];
                 page.sample("gatepost_authz_total", &labels, count);
             }
+        }
+    }
+
+    fn would_deny(page: &mut Page, totals: &RequestTotals, names: &RouteLabels) {
+        let name = "gatepost_would_deny_total";
+        page.family(name, "counter", "Requests that passed because their route only reports refusals.");
+        let mut reported: Vec<_> = totals.would_deny.iter().collect();
+        reported.sort_unstable();
+        for (route, count) in reported {
+            page.sample(name, &[("route", names.text(*route))], count);
         }
     }
 
@@ -133,9 +168,40 @@ impl Sources {
             &metrics.connections_ended,
         );
 
+        page.counters("gatepost_tls_handshakes_total", "result", "TLS handshakes.", &metrics.handshakes);
+        let name = "gatepost_tls_handshakes_in_flight";
+        page.family(name, "gauge", "TLS handshakes that have begun and not ended.");
+        page.sample(name, &[], metrics.handshakes_in_flight.value());
+        let name = "gatepost_certificate_reloads_total";
+        page.counters(name, "result", "Certificate files that have changed.", &metrics.certificate_reloads);
+        let name = "gatepost_certificate_expiry_seconds";
+        page.family(name, "gauge", "When a certificate ends, in seconds since 1970.");
+        for (certificate, end) in (self.certificates)() {
+            page.sample(name, &[("name", &certificate)], end);
+        }
+        let name = "gatepost_acme_orders_total";
+        page.counters(name, "result", "Certificates asked for.", &metrics.acme_orders);
+        let name = "gatepost_redirects_total";
+        page.counters(name, "result", "Answers of listeners that send people to https.", &metrics.redirects);
+
+        page.family("gatepost_tunnels", "gauge", "Open WebSocket tunnels.");
+        page.sample("gatepost_tunnels", &[], metrics.tunnels.value());
+        page.counters(
+            "gatepost_streams_ended_total",
+            "reason",
+            "Streams that ended before their time.",
+            &metrics.streams_ended,
+        );
         let name = "gatepost_log_lines_dropped_total";
         page.family(name, "counter", "Log lines that standard output did not take in time.");
         page.sample(name, &[], metrics.log_lines_dropped.value());
+
+        let name = "gatepost_config_reload_success";
+        page.family(name, "gauge", "Whether the configuration was good when it was last loaded.");
+        page.sample(name, &[], metrics.reload_success.value());
+        let name = "gatepost_config_last_reload_success_timestamp_seconds";
+        page.family(name, "gauge", "When a good configuration was last loaded.");
+        page.sample(name, &[], metrics.last_reload_success.value());
 
         page.family("gatepost_build_info", "gauge", "Which build this is; always 1.");
         page.sample("gatepost_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -207,16 +273,30 @@ mod tests {
     use http::{Method, StatusCode};
 
     use super::*;
-    use crate::metrics::TokenType;
+    use crate::metrics::worker::LabelTexts;
     use crate::metrics::worker::RequestCount;
+    use crate::metrics::{ServerSample, TokenType};
+
+    fn labels() -> RouteLabels {
+        RouteLabels::new(LabelTexts {
+            own: vec!["/auth/login".to_owned()],
+            routes: vec!["/a\"\\\n{x}".to_owned()],
+            upstreams: vec!["app".to_owned()],
+        })
+    }
 
     fn sources() -> Sources {
         Sources {
             metrics: Arc::default(),
             workers: vec![Arc::default(), Arc::default()],
-            routes: RouteLabels::new(["/auth/login".to_owned()], ["/a\"\\\n{x}".to_owned()]),
-            upstreams: vec!["app".to_owned()],
+            labels: Box::new(labels),
+            servers: Box::new(|| {
+                let server = |server: &str, up| ServerSample { server: server.to_owned(), up };
+                let servers = vec![server("http://a:1", true), server("http://b:1", false)];
+                vec![UpstreamSample { upstream: "app".to_owned(), ejections: 4, servers }]
+            }),
             revocations: Box::new(|| [1, 2, 3]),
+            certificates: Box::new(|| vec![("app.example.com".to_owned(), 1_800_000_000)]),
         }
     }
 
@@ -225,13 +305,14 @@ mod tests {
         let sources = sources();
         for worker in &sources.workers {
             worker.record(&RequestCount {
-                route: sources.routes.route(0),
+                route: labels().route(0),
                 method: &Method::GET,
                 status: StatusCode::BAD_GATEWAY,
                 duration: Duration::from_micros(250),
                 authn: Some(AuthnResult::Ok),
                 authz: Some(AuthzResult::Allow),
-                upstream_error: Some((0, UpstreamErrorKind::Connect)),
+                would_deny: true,
+                upstream_error: labels().upstream(0).map(|upstream| (upstream, UpstreamErrorKind::Connect)),
             });
         }
         sources.metrics.tokens_issued.of(TokenType::Access).add_one();
@@ -245,10 +326,16 @@ mod tests {
             &format!(r"gatepost_http_request_duration_seconds_sum{{{route}}} 0.0005"),
             &format!(r"gatepost_http_request_duration_seconds_count{{{route}}} 2"),
             &format!(r#"gatepost_authz_total{{{route},result="allow"}} 2"#),
+            &format!(r"gatepost_would_deny_total{{{route}}} 2"),
             r#"gatepost_authn_total{result="ok"} 2"#,
             r#"gatepost_authn_total{result="revoked"} 0"#,
             r#"gatepost_upstream_errors_total{upstream="app",kind="connect"} 2"#,
+            r#"gatepost_upstream_up{upstream="app",server="http://a:1"} 1"#,
+            r#"gatepost_upstream_up{upstream="app",server="http://b:1"} 0"#,
+            r#"gatepost_upstream_ejections_total{upstream="app"} 4"#,
             r#"gatepost_tokens_issued_total{type="access"} 1"#,
+            r#"gatepost_certificate_expiry_seconds{name="app.example.com"} 1800000000"#,
+            r#"gatepost_tls_handshakes_total{result="timeout"} 0"#,
             r#"gatepost_refresh_total{result="reused"} 0"#,
             r#"gatepost_revocations{kind="session"} 2"#,
             r#"gatepost_throttled_total{scope="registration"} 0"#,
@@ -256,6 +343,8 @@ mod tests {
             "gatepost_password_hash_wait_seconds_count 0",
             r#"gatepost_store_commit_seconds_bucket{le="5"} 0"#,
             "gatepost_connections 0",
+            "gatepost_tunnels 0",
+            r#"gatepost_streams_ended_total{reason="revoked"} 0"#,
             "gatepost_log_lines_dropped_total 0",
             concat!("gatepost_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
@@ -279,7 +368,7 @@ mod tests {
                 assert!(name.starts_with(family), "{name} under {family}");
             }
         }
-        assert_eq!(announced.len(), 16);
+        assert!(announced.len() >= 18, "{announced:?}");
         assert!(text.ends_with('\n'));
     }
 
