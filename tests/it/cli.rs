@@ -189,9 +189,9 @@ fn check_refuses_what_would_be_unsafe() {
         ("owner", Box::new(|c| c.route("path = \"/o/{u}\"\naccess = \"optional\"\nowner = { u = \"sub\" }"))),
         ("all_roles", Box::new(|c| c.route("path = \"/o\"\naccess = \"public\"\nall_roles = [\"admin\"]"))),
         ("upstream", Box::new(|c| c.upstream("other", 2))),
-        ("https", Box::new(|c| c.upstream_table("name = \"tls\"\nservers = [\"https://127.0.0.1:1\"]"))),
-        ("mode", Box::new(|c| c.route("path = \"/x\"\nmode = \"report\""))),
-        ("redirect_http", Box::new(|c| c.set("server", "redirect_http", "[]"))),
+        ("ftp", Box::new(|c| c.upstream_table("name = \"tls\"\nservers = [\"ftp://127.0.0.1:1\"]"))),
+        ("mode", Box::new(|c| c.route("path = \"/x\"\nmode = \"watch\""))),
+        ("redirect_http", Box::new(|c| c.set("server", "redirect_http", "[\"127.0.0.1:1\"]"))),
         ("engine", Box::new(|c| c.set("store", "engine", "\"mysql\""))),
         ("roles", Box::new(|c| c.roles("user = [\"nobody\"]\nadmin = []\neditor = []"))),
         ("default_roles", Box::new(|c| c.set("auth", "default_roles", "[\"nobody\"]"))),
@@ -200,6 +200,32 @@ fn check_refuses_what_would_be_unsafe() {
         assert_eq!(ended.code, Some(1), "{what}: {}", ended.said());
         assert!(ended.said().contains(what), "{what} is not in\n{}", ended.said());
     }
+}
+
+#[test]
+fn check_reads_the_files_that_are_named_and_says_where() {
+    let written = Config::new()
+        .set("server.tls", "certificates", "[{ cert = \"gone.pem\", key = \"gone.key\" }]")
+        .upstream_table("name = \"secure\"\nservers = [\"https://127.0.0.1:1\"]\nca = \"empty.pem\"");
+    let gateway = Gateway::prepare(&written);
+    fs::write(gateway.home().join("empty.pem"), "").unwrap();
+    let config = fs::read_to_string(gateway.config()).unwrap();
+    let line = |text: &str| config.lines().position(|line| line.contains(text)).unwrap() + 1;
+    let text = gateway.cli(&["check"]);
+    for (key, file, at) in [
+        ("server.tls.certificates[0].cert", "gone.pem", line("gone.pem")),
+        ("upstream.secure.ca", "empty.pem", line("empty.pem")),
+    ] {
+        let path = gateway.home().join(file);
+        let said = format!("error: {key}: {}: ", path.display());
+        assert!(text.stdout.contains(&said), "{said} is not in {}", text.stdout);
+        let place = format!("{}:{at}:", gateway.config().display());
+        assert!(text.stdout.contains(&place), "{place} is not in {}", text.stdout);
+    }
+    let json = gateway.cli(&["check", "--json"]).exits(1).json();
+    assert_eq!(json["ok"], false);
+    let errors = json["problems"].as_array().unwrap().iter().filter(|problem| problem["severity"] == "error");
+    assert!(errors.count() >= 2, "{json}");
 }
 
 #[test]

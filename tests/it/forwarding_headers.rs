@@ -32,6 +32,141 @@ fn the_connection_is_described_by_us() {
     assert!(seen.header("x-forwarded-port").is_some_and(|p| p.parse::<u16>().is_ok()), "{}", seen.text());
     assert!(seen.header("x-request-id").is_some_and(|id| id.len() >= 16), "{}", seen.text());
     assert_eq!(seen.header("host"), Some("app.example.com:8443"));
+    assert_eq!(seen.header("forwarded"), Some("for=127.0.0.1;proto=http;host=\"app.example.com:8443\""));
+}
+
+#[test]
+fn forwarded_follows_the_host_from_request_to_request() {
+    let world = World::new();
+    let mut client = world.connect();
+    for host in ["a.example", "a.example", "b.example:80", "a.example"] {
+        let before = world.upstream.count();
+        client.send(get("/public/x").host(host).bytes()).response().expect(200);
+        let quoted = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
+        let expected = format!("for=127.0.0.1;proto=http;host={quoted}");
+        assert_eq!(world.upstream.seen()[before].header("forwarded"), Some(expected.as_str()));
+    }
+}
+
+#[test]
+fn an_ipv6_address_stands_in_brackets_and_quotes() {
+    let world = World::with(|c| c.set("server", "listen", "[\"[::1]:0\"]"));
+    let (_, seen) = world.passes(get("/public/x").host("[::1]:8080"));
+    assert_eq!(seen.header("x-forwarded-for"), Some("::1"));
+    assert_eq!(seen.header("forwarded"), Some("for=\"[::1]\";proto=http;host=\"[::1]:8080\""));
+}
+
+/// What a trusted proxy says, and `X-Forwarded-For`, `X-Real-IP`, `-Proto`, `-Host` and `Forwarded` as the
+/// upstream gets them.
+type Told = (&'static [(&'static str, &'static str)], [&'static str; 5]);
+
+#[test]
+fn forwarded_and_x_forwarded_for_say_the_same_of_a_trusted_proxys_chain() {
+    let world = World::with(|c| c.set("server", "trusted_proxies", "[\"127.0.0.1/32\", \"10.0.0.0/8\"]"));
+    let cases: &[Told] = &[
+        // Nothing: the proxy is the client.
+        (&[], ["127.0.0.1", "127.0.0.1", "http", "app.test", "for=127.0.0.1;proto=http;host=app.test"]),
+        // Only Forwarded: believed, kept and extended.
+        (
+            &[(
+                "Forwarded",
+                "for=6.6.6.6;proto=http, For=203.0.113.7;proto=https;host=shop.example;by=_x, for=10.0.0.2",
+            )],
+            [
+                "6.6.6.6, 203.0.113.7, 10.0.0.2, 127.0.0.1",
+                "203.0.113.7",
+                "https",
+                "shop.example",
+                "for=6.6.6.6;proto=http, For=203.0.113.7;proto=https;host=shop.example;by=_x, for=10.0.0.2, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        (
+            &[("Forwarded", "for=_hidden"), ("Forwarded", "for=\"[2001:db8::7]:99\"")],
+            [
+                "unknown, 2001:db8::7, 127.0.0.1",
+                "2001:db8::7",
+                "http",
+                "app.test",
+                "for=_hidden, for=\"[2001:db8::7]:99\", for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        // What the client wrote before the edge does not speak for it.
+        (
+            &[("Forwarded", "for=6.6.6.6;proto=https;host=evil.test, for=203.0.113.7")],
+            [
+                "6.6.6.6, 203.0.113.7, 127.0.0.1",
+                "203.0.113.7",
+                "http",
+                "app.test",
+                "for=6.6.6.6;proto=https;host=evil.test, for=203.0.113.7, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        // A malformed line says nothing, and nothing before it is believed.
+        (
+            &[("Forwarded", "for=6.6.6.6, for=\"6.6.6.7, for=203.0.113.7")],
+            [
+                "unknown, 127.0.0.1",
+                "127.0.0.1",
+                "http",
+                "app.test",
+                "for=unknown, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        // Only X-Forwarded-*: Forwarded is made of it.
+        (
+            &[
+                ("X-Forwarded-For", "6.6.6.6, 2001:db8::7, 10.0.0.2"),
+                ("X-Forwarded-Proto", "https"),
+                ("X-Forwarded-Host", "shop.example:444"),
+            ],
+            [
+                "6.6.6.6, 2001:db8::7, 10.0.0.2, 127.0.0.1",
+                "2001:db8::7",
+                "https",
+                "shop.example:444",
+                "for=6.6.6.6, for=\"[2001:db8::7]\";proto=https;host=\"shop.example:444\", for=10.0.0.2, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        // Both, and they agree: both are kept.
+        (
+            &[
+                ("X-Forwarded-For", "203.0.113.7"),
+                ("Forwarded", "for=\"203.0.113.7:99\";proto=https;by=10.0.0.9"),
+            ],
+            [
+                "203.0.113.7, 127.0.0.1",
+                "203.0.113.7",
+                "https",
+                "app.test",
+                "for=\"203.0.113.7:99\";proto=https;by=10.0.0.9, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        // Both, and they differ: X-Forwarded-For counts.
+        (
+            &[("X-Forwarded-For", "203.0.113.7"), ("Forwarded", "for=6.6.6.6;proto=https;host=evil.test")],
+            [
+                "203.0.113.7, 127.0.0.1",
+                "203.0.113.7",
+                "http",
+                "app.test",
+                "for=203.0.113.7, for=127.0.0.1;proto=http;host=app.test",
+            ],
+        ),
+        (
+            &[("X-Forwarded-For", ""), ("Forwarded", "for=6.6.6.6")],
+            ["127.0.0.1", "127.0.0.1", "http", "app.test", "for=127.0.0.1;proto=http;host=app.test"],
+        ),
+    ];
+    for (said, expected) in cases {
+        let request =
+            said.iter().fold(get("/public/x"), |request, (name, value)| request.header(name, value));
+        let (answer, seen) = world.passes(request);
+        answer.expect(200);
+        let names = ["x-forwarded-for", "x-real-ip", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+        assert_eq!(names.map(|name| seen.header(name).unwrap_or_default()), *expected, "{said:?}");
+        let id = seen.header("x-request-id").unwrap();
+        assert_eq!(world.decision(id)["client"], expected[1], "{said:?}");
+    }
 }
 
 #[test]
@@ -75,7 +210,7 @@ fn a_trusted_proxy_is_believed_and_extended() {
 #[test]
 fn the_rest_is_dropped_from_a_trusted_proxy_too() {
     let world = World::with(|c| c.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]"));
-    for (name, value) in &SPOOFS[5..] {
+    for (name, value) in &SPOOFS[6..] {
         let (_, seen) = world.passes(get("/public/x").header(name, value));
         assert!(!seen.text().contains(value), "{name}: {}", seen.text());
     }

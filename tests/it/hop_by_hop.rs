@@ -46,9 +46,9 @@ fn connection_cannot_name_away_what_the_message_needs() {
 }
 
 #[test]
-fn upgrade_is_dropped_and_the_request_goes_on_as_a_plain_one() {
+fn every_upgrade_but_a_websocket_is_dropped_and_the_request_goes_on_as_a_plain_one() {
     let world = World::new();
-    for protocol in ["websocket", "h2c", "TLS/1.2", "foo/2"] {
+    for protocol in ["websocket, h2c", "websocket/13", "h2c", "TLS/1.2", "foo/2"] {
         let request = get("/public/x")
             .header("Connection", "Upgrade, HTTP2-Settings")
             .header("Upgrade", protocol)

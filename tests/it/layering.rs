@@ -20,24 +20,46 @@ const MAY: &[(&str, &[&str])] = &[
     ("stream", &[]),
     ("deadline", &[]),
     ("burst", &["stream"]),
+    ("tls", &[]),
+    ("http1", &["message", "clock"]),
+    // What goes on after its request was judged.
+    ("lease", &["token", "clock"]),
+    ("websocket", &["lease"]),
     // Accounts know no HTTP, and requests are judged without a store.
     ("store", &["identity", "token", "clock", "secret"]),
+    ("acme", &["tls", "store", "clock"]),
     ("account", &["store", "token", "identity", "clock", "secret"]),
     ("authn", &["token", "identity", "clock"]),
     ("ops", &["message", "clock"]),
     // The canonical path is what is matched and what is sent.
-    ("proxy", &["message", "authz", "route", "stream", "deadline", "burst"]),
+    ("proxy", &["message", "authz", "route", "http1", "stream", "deadline", "burst", "websocket"]),
     ("api", &["account", "authn", "authz", "token", "message", "identity", "clock", "secret"]),
     ("control", &["account", "authn", "token", "store", "identity", "clock", "secret"]),
     (
         "gateway",
         &[
-            "route", "authn", "authz", "api", "account", "proxy", "message", "identity", "ops", "token",
-            "clock", "deadline", "burst",
+            "route",
+            "authn",
+            "authz",
+            "api",
+            "account",
+            "proxy",
+            "message",
+            "identity",
+            "ops",
+            "token",
+            "clock",
+            "deadline",
+            "burst",
+            "lease",
+            "websocket",
         ],
     ),
     // Of the proxy only how a body ended and who is at the other side.
-    ("server", &["gateway", "message", "proxy", "stream", "deadline", "burst"]),
+    (
+        "server",
+        &["gateway", "message", "proxy", "http1", "tls", "stream", "deadline", "burst", "lease", "websocket"],
+    ),
     // Of messages only which header names are taken.
     ("config", &["identity", "route", "authz", "secret", "message"]),
 ];

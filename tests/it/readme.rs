@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use super::support::tls::Authority;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn page(name: &str) -> String {
@@ -31,6 +33,11 @@ fn table_rows<'p>(page: &'p str, title: &str) -> Vec<&'p str> {
     let (_, rest) = page.split_once(&format!("## {title}\n")).unwrap_or_else(|| panic!("no chapter {title}"));
     let chapter = rest.split("\n## ").next().unwrap_or_default();
     chapter.lines().filter(|line| line.starts_with('|')).skip(2).collect()
+}
+
+fn write_private(file: &Path, text: &str) {
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn gatepost(arguments: &[&str]) -> Output {
@@ -67,15 +74,26 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
 fn the_rules_that_the_readme_shows_load() {
     let shown = blocks(&page("README.md"), "toml");
     assert!(!shown.is_empty(), "the page shows no rules");
+    let authority = Authority::new();
+    let certificate = authority.issue(&["app.example.com"]);
     for rules in shown {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("config.toml");
-        let text = format!(
-            "[roles]\nuser = []\nadmin = []\nauditor = []\n\
-             [[upstream]]\nname = \"app\"\nservers = [\"http://127.0.0.1:5000\"]\n{rules}\n"
-        );
-        fs::write(&file, &text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        // The files that the page names.
+        for (name, pem) in [
+            ("fullchain.pem", &certificate.cert),
+            ("key.pem", &certificate.key),
+            ("ca.pem", &authority.pem()),
+        ] {
+            write_private(&home.path().join(name), pem);
+        }
+        let app = if rules.contains("[[upstream]]") {
+            ""
+        } else {
+            "[[upstream]]\nname = \"app\"\nservers = [\"http://127.0.0.1:5000\"]\n"
+        };
+        let text = format!("[roles]\nuser = []\nadmin = []\nauditor = []\n{app}{rules}\n");
+        write_private(&file, &text);
         let output = check(&file);
         assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
     }

@@ -214,3 +214,41 @@ fn a_transfer_coding_that_is_not_chunked_from_the_upstream_is_502() {
         assert_eq!(head.status, 502, "{coding}");
     }
 }
+
+#[test]
+fn the_last_word_on_host_and_proto_is_the_trusted_proxys() {
+    // It appends to what its client sent, in a line of its own or behind a comma.
+    let world = World::with(|c| c.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]"));
+    let apart =
+        get("/public/x").header("X-Forwarded-Host", "evil.test").header("X-Forwarded-Host", "app.test");
+    let listed = get("/public/x").header("X-Forwarded-Host", "evil.test, app.test");
+    for request in [apart, listed] {
+        let request = request.header("X-Forwarded-Proto", "http").header("X-Forwarded-Proto", "https");
+        let (_, seen) = world.passes(request.header("X-Forwarded-For", "192.0.2.1"));
+        assert_eq!(seen.all("x-forwarded-host"), ["app.test"], "{}", seen.text());
+        assert_eq!(seen.all("x-forwarded-proto"), ["https"], "{}", seen.text());
+        assert!(!seen.all("forwarded").concat().contains("evil"), "{}", seen.text());
+    }
+}
+
+#[test]
+fn a_token_in_a_trailer_does_not_reach_the_upstream() {
+    let world = World::new();
+    let head = "POST /public/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let tail = "2\r\nhi\r\n0\r\nX-Access-Token: forged\r\nAuthorization: Bearer x\r\nX-Sum: 1\r\n\r\n";
+    world.ask_raw(format!("{head}{tail}").into_bytes()).expect(200);
+    let seen = world.upstream.wait_until_complete(0);
+    let names: Vec<_> = seen.trailers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    assert_eq!(names, ["x-sum"]);
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_behind_bytes_that_it_has_sent_ahead() {
+    let (_go, upstream) = patient();
+    let world = World::before(upstream, |c| c);
+    let mut client = world.connect();
+    client.send("GET /public/a HTTP/1.1\r\nHost: a\r\n\r\nGET /pub");
+    world.upstream.wait_for(1);
+    drop(client);
+    eventually("the connection ends", || (world.metric("gatepost_connections")? < 1.0).then_some(()));
+}

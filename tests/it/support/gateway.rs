@@ -37,6 +37,32 @@ struct Process {
     admin: SocketAddr,
 }
 
+/// A process that another one has taken over from.
+pub struct Old(Process);
+
+impl Old {
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        eventually("the old gatepost exits", || self.0.child.try_wait().unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        self.0.out.text() + &self.0.err.text()
+    }
+}
+
+impl Drop for Old {
+    fn drop(&mut self) {
+        let _ = self.0.child.kill();
+        let _ = self.0.child.wait();
+    }
+}
+
 /// How a process that did not start went.
 #[derive(Debug)]
 pub struct Ended {
@@ -139,6 +165,24 @@ impl Gateway {
         }
     }
 
+    /// Starts a process that takes over, and gives back the one before.
+    #[track_caller]
+    pub fn take_over(&mut self) -> Old {
+        match self.try_serve(&["--take-over"]) {
+            Ok(process) => Old(self.process.replace(process).expect("the gateway runs")),
+            Err(ended) => panic!("nothing took over: {ended:?}\n{}", self.process().out.text()),
+        }
+    }
+
+    /// Starts a process that wants to take over and must not.
+    #[track_caller]
+    pub fn does_not_take_over(&self) -> Ended {
+        match self.try_serve(&["--take-over"]) {
+            Err(ended) => ended,
+            Ok(_) => panic!("it took over"),
+        }
+    }
+
     fn shown_config(&self) -> String {
         fs::read_to_string(self.config()).unwrap_or_default()
     }
@@ -160,8 +204,12 @@ impl Gateway {
     }
 
     fn try_start(&self) -> Result<Process, Ended> {
+        self.try_serve(&[])
+    }
+
+    fn try_serve(&self, options: &[&str]) -> Result<Process, Ended> {
         let mut command = self.command();
-        command.args(&self.arguments).arg("serve");
+        command.args(&self.arguments).arg("serve").args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = Lines::read(child.stdout.take().unwrap());
@@ -175,7 +223,13 @@ impl Gateway {
         let after = |prefix: &str| -> Vec<SocketAddr> {
             said.iter().filter_map(|l| l.strip_prefix(prefix)).map(|a| a.parse().unwrap()).collect()
         };
-        let addresses = after("gatepost: listening on http://");
+        // A name may be followed by what the listener is for.
+        let addresses = said
+            .iter()
+            .filter_map(|line| line.strip_prefix("gatepost: listening on "))
+            .filter_map(|name| name.strip_prefix("http://").or_else(|| name.strip_prefix("https://")))
+            .map(|address| address.split(' ').next().unwrap().parse().unwrap())
+            .collect();
         let admin = *after("gatepost: admin on http://").first().expect("where the admin listener is");
         Ok(Process { child, out, err, addresses, admin })
     }
@@ -187,6 +241,11 @@ impl Gateway {
     /// The first listener.
     pub fn address(&self) -> SocketAddr {
         self.process().addresses[0]
+    }
+
+    /// Any listener, in the order of `listen` and `redirect_http`.
+    pub fn listener(&self, number: usize) -> SocketAddr {
+        self.process().addresses[number]
     }
 
     pub fn admin(&self) -> SocketAddr {

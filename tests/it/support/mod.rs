@@ -4,9 +4,12 @@
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod h2;
 pub mod jwt;
 pub mod request;
+pub mod tls;
 pub mod upstream;
+pub mod websocket;
 pub mod wire;
 pub mod world;
 

@@ -298,6 +298,11 @@ impl Exchange<'_> {
         self.wire.as_mut().is_some_and(|w| w.send(bytes.as_ref()))
     }
 
+    /// The connection itself, for what is no longer HTTP.
+    pub fn wire(&mut self) -> Option<&mut Wire> {
+        self.wire.as_mut()
+    }
+
     pub fn close(&mut self) {
         if let Some(wire) = self.wire.as_mut() {
             wire.close();

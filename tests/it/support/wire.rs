@@ -38,6 +38,11 @@ impl Wire {
         self.stream.write_all(bytes).is_ok()
     }
 
+    /// The same connection, to write from another thread.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     /// Says that nothing more will be written.
     pub fn half_close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
@@ -76,6 +81,22 @@ impl Wire {
         !self.ended
     }
 
+    /// The port at this end.
+    pub fn local_port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
+    /// How long a read waits from here on.
+    pub fn patience(&mut self, time: Duration) {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+    }
+
+    /// Whether nothing comes for as long as a read waits, not even the end.
+    pub fn is_silent(&mut self) -> bool {
+        let outcome = self.stream.read(&mut [0]);
+        outcome.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
     /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
@@ -103,6 +124,16 @@ impl Wire {
         }
         let n = most.min(self.held.len());
         Some(self.held.drain(..n).collect())
+    }
+
+    /// Exactly so many bytes; None when the connection ends before.
+    pub fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.held.len() < length {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.held.drain(..length).collect())
     }
 
     /// What has arrived and was not used.
