@@ -9,8 +9,10 @@ use gatepost::authz::Permit;
 use gatepost::config::{self, Sources};
 use gatepost::gateway::{Rules, Target};
 use gatepost::identity::{Authentication, Principal, RoleSet, SessionId};
+use gatepost::message::client::Scheme;
+use gatepost::message::forwarded::OwnElement;
 use gatepost::message::identity::{IdentityHeaders, IdentityRules};
-use gatepost::proxy::{Inward, Peer, Preview, UpstreamRoute};
+use gatepost::proxy::{DirectLines, Inward, Peer, Preview, UpstreamRoute};
 use gatepost::route::{CanonicalPath, Found, Host, PathAllowances};
 use gatepost::settings::Settings;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -103,6 +105,9 @@ fn headers(c: &mut Criterion) {
         address: [192, 0, 2, 7].into(),
         address_value: HeaderValue::from_static("192.0.2.7"),
         port_value: Some(HeaderValue::from(8080)),
+        scheme: Scheme::Http,
+        forwarded: OwnElement::default(),
+        direct: DirectLines::default(),
     };
     let identity = identity_rules.render(&caller);
     let (arrived, token) = (arrived(), bearer());
