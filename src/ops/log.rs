@@ -483,10 +483,11 @@ pub(super) mod tests {
         let (release, stuck) = mpsc::channel();
         let handle = LogHandle::start(Style::Text, Arc::clone(&metrics), Stuck(stuck)).expect("a thread");
         let sink = handle.sink();
-        // The writer holds some while it is stuck, so more than the channel holds is needed to fill it.
+        // The writer gathers some before it is stuck, so more than the channel holds is needed to fill it, in
+        // pieces of which it cannot gather many.
         let sent = 3 * CHUNKS as u64;
         for _ in 0..sent {
-            sink.send(b"line\n".to_vec(), 1);
+            sink.send(vec![b'x'; GATHER / 16], 1);
         }
         let dropped = metrics.log_lines_dropped.value();
         assert!(dropped > 0 && dropped <= sent - CHUNKS as u64, "{dropped}");
