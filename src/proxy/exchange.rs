@@ -236,3 +236,176 @@ fn not_sent(upload: Option<Box<Upload>>, request: &mut UpstreamRequest<'_>) -> F
         Failure::NotSent
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderValue;
+    use http_body::Frame;
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::super::UpstreamRoute;
+    use super::super::fleet::tests::upstream;
+    use super::super::pool::{Wanted, Way};
+    use super::super::resolve::Addresses;
+    use super::*;
+    use crate::burst::{BurstStream, Bursts};
+    use crate::deadline::Deadlines;
+    use crate::message::body::{BodyError, ClientBody};
+    use crate::message::client::TrustedProxies;
+    use crate::message::identity::IdentityRules;
+    use crate::settings::{IdentityHeaderNames, IdentitySettings};
+    use crate::stream::Stream;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// A client's body, as the test sends it.
+    struct Pieces(UnboundedReceiver<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    /// Both ends of an upload, and what is between them.
+    struct Scene {
+        server: Rc<Server>,
+        /// Where the server reads and answers.
+        theirs: UnixStream,
+        /// The connection once more, to look at.
+        link: BurstStream,
+        client: UnboundedSender<Bytes>,
+        sent: usize,
+    }
+
+    impl Scene {
+        /// Has the client send until the server's socket is full, and end with what still waits for it.
+        async fn send_until_the_last_piece_waits(&mut self) {
+            while self.link.is_clear() {
+                self.client.send(Bytes::from_static(&[b'x'; 4096])).expect("somebody reads it");
+                self.sent += 4096;
+                self.let_others_run().await;
+            }
+            let (ended, _) = unbounded_channel();
+            self.client = ended;
+            self.let_others_run().await;
+            assert!(!self.link.is_clear(), "the server has not read anything");
+        }
+
+        async fn let_others_run(&self) {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        /// The server reads at last: all of the body is there, and then the connection can be used again.
+        async fn the_rest_arrives_and_the_connection_stays(mut self) {
+            drop(self.link);
+            // Another request comes meanwhile; it gets no connection whose own request is not over.
+            assert!(self.server.take(Wanted::Any, 0).is_none(), "it was given back too early");
+            self.server.close_idle(0);
+            let (mut read, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+            while !read.ends_with(b"\r\n0\r\n\r\n") {
+                let more = timeout(PATIENCE, self.theirs.read(&mut piece)).await.expect("something comes");
+                let more = more.expect("the connection is there");
+                assert!(more > 0, "cut off after {} bytes", read.len());
+                read.extend_from_slice(&piece[..more]);
+            }
+            let body = memchr::memchr_iter(b'x', &read).count();
+            assert_eq!(body, self.sent);
+            let used_again = async {
+                while self.server.take(Wanted::Any, 0).is_none() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, used_again).await.expect("it is given back");
+        }
+    }
+
+    /// Runs a test with a request whose head has reached the server, and whose body has just begun.
+    fn with_upload<'t, F: Future<Output = ()> + 't>(
+        test: impl FnOnce(Scene, std::pin::Pin<Box<dyn Future<Output = ResponseBody>>>) -> F,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let (clock, bursts) = (Deadlines::new(), Bursts::new());
+            tokio::task::spawn_local(Rc::clone(&bursts).write());
+            let stream = BurstStream::new(Stream::Unix(ours), &bursts);
+            let link = stream.share();
+            let settings = upstream(&["127.0.0.1:1"]);
+            let addresses = std::sync::Arc::new(Addresses::of(&settings.servers[0].endpoint));
+            let way = Way { addresses: &addresses, tls: None };
+            let server = Rc::new(Server::new(&settings, &settings.servers[0], way, &clock, &bursts));
+            let (client, pieces) = unbounded_channel();
+            let answer = Box::pin(answer(Http1Link::new(stream), Rc::clone(&server), Pieces(pieces)));
+            let mut answer: std::pin::Pin<Box<dyn Future<Output = ResponseBody>>> = answer;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                tokio::select! {
+                    _ = &mut answer => unreachable!("nobody has answered"),
+                    read = theirs.read_u8() => head.push(read.expect("a head")),
+                }
+            }
+            test(Scene { server, theirs, link, client, sent: 0 }, answer).await;
+        });
+    }
+
+    /// Asks, and gives the answer's body.
+    async fn answer(link: Http1Link, server: Rc<Server>, body: Pieces) -> ResponseBody {
+        let identity = IdentitySettings {
+            headers: IdentityHeaderNames::default(),
+            roles_separator: ",".to_owned(),
+            send_unverified_email: false,
+            forward_authorization: false,
+        };
+        let identity = IdentityRules::new(&identity);
+        let rules = Rc::new(HeaderRules::new(identity, TrustedProxies::default(), &[]));
+        let route = UpstreamRoute::own();
+        let mut request = UpstreamRequest::check(&route, "/", &HeaderValue::from_static("a"));
+        (request.body, request.progress) =
+            RequestBody::new(ClientBody::streamed(body), None, &rules).expect("a body");
+        let deadline = server.clock().slot();
+        let exchange = Exchange { rules: &rules, deadline: &deadline, timeout: PATIENCE };
+        let answered = exchange.run(Link::Http1(Box::new(link)), &server, &mut request).await;
+        answered.expect("an answer").into_body()
+    }
+
+    #[test]
+    fn the_last_piece_of_an_upload_that_was_all_sent_arrives_after_its_answer() {
+        with_upload(|mut scene, answer| async move {
+            let answer = tokio::task::spawn_local(answer);
+            scene.send_until_the_last_piece_waits().await;
+            scene.theirs.write_all(ANSWER).await.expect("written");
+            let body = timeout(PATIENCE, answer).await.expect("an answer").expect("no panic");
+            let body = timeout(PATIENCE, body.collect()).await.expect("it ends").expect("it is whole");
+            assert_eq!(body.to_bytes(), "ok");
+            scene.the_rest_arrives_and_the_connection_stays().await;
+        });
+    }
+
+    #[test]
+    fn the_last_piece_of_an_upload_that_outlives_its_answer_arrives() {
+        with_upload(|mut scene, answer| async move {
+            scene.theirs.write_all(ANSWER).await.expect("written");
+            let body = timeout(PATIENCE, answer).await.expect("an answer");
+            let body = timeout(PATIENCE, body.collect()).await.expect("it ends").expect("it is whole");
+            assert_eq!(body.to_bytes(), "ok");
+            scene.send_until_the_last_piece_waits().await;
+            scene.the_rest_arrives_and_the_connection_stays().await;
+        });
+    }
+}

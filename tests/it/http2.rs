@@ -358,6 +358,30 @@ fn an_answer_without_a_body_has_none() {
 }
 
 #[test]
+fn what_an_answer_without_a_body_says_of_its_length_breaks_no_stream() {
+    let world = before(Upstream::scripted(|exchange| {
+        let status = exchange.request().target.rsplit('/').next().unwrap_or_default().to_owned();
+        exchange.read_body();
+        exchange.send(format!("HTTP/1.1 {status} Short\r\nContent-Length: 6\r\nETag: \"x\"\r\n\r\n"));
+    }));
+    let mut client = H2::connect(world.address());
+    // RFC 9110 section 8.6: a 204 has no length, a 304 may tell that of what it stands for.
+    for (status, length) in [(204, None), (304, Some("6"))] {
+        for method in [Method::GET, Method::HEAD] {
+            let mut request = get(&format!("/public/{status}"));
+            *request.method_mut() = method.clone();
+            let answer = client.try_ask(request, b"");
+            let answer = answer.unwrap_or_else(|error| panic!("{method} {status}: {error}"));
+            assert_eq!((answer.status, answer.body.len()), (status, 0), "{method}");
+            assert_eq!(answer.header("content-length"), length, "{method} {status}");
+            assert_eq!(answer.header("etag"), Some("\"x\""), "{method} {status}");
+        }
+    }
+    assert_eq!(world.upstream.count(), 4);
+    assert_eq!(world.upstream.opened(), 1, "the upstream's connection is in order, too");
+}
+
+#[test]
 fn connection_fields_of_the_upstream_end_here() {
     let world = before(Upstream::answering(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x-secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: close\r\nX-Kept: 1\r\n\r\nhi",

@@ -3,13 +3,17 @@
 //! What belongs to a subject has a file of that subject; here is what was missed there. A test that
 //! depends on how bytes are cut into packets waits for a sign that the piece before has been read.
 
-use std::sync::{Mutex, mpsc};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::support::eventually;
 use crate::support::request::{Request, get};
 use crate::support::upstream::{Upstream, echo};
 use crate::support::wire::show;
 use crate::support::world::World;
+use crate::support::{PATIENCE, eventually};
 
 /// An upstream that reads requests whole and answers each when the test says so, or has ended.
 fn patient() -> (mpsc::Sender<()>, Upstream) {
@@ -251,4 +255,116 @@ fn a_client_that_leaves_is_noticed_behind_bytes_that_it_has_sent_ahead() {
     world.upstream.wait_for(1);
     drop(client);
     eventually("the connection ends", || (world.metric("gatepost_connections")? < 1.0).then_some(()));
+}
+
+/// Begins to answer each head at once, and ends that when nothing more of the body comes. Reads it when the
+/// test says so, and tells it.
+fn answer_and_read_later(
+    mut stream: UnixStream,
+    go: &Mutex<mpsc::Receiver<()>>,
+    tell: &mpsc::Sender<Vec<u8>>,
+) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").unwrap();
+    let (mut waiting, mut since) = (0, Instant::now());
+    while since.elapsed() < Duration::from_millis(100) {
+        let now = rustix::io::ioctl_fionread(&stream).unwrap();
+        if now != waiting {
+            (waiting, since) = (now, Instant::now());
+        }
+        thread::yield_now();
+    }
+    stream.write_all(b"k").unwrap();
+    let _ = go.lock().unwrap().recv();
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+    let length: u64 = length.unwrap().parse().unwrap();
+    let mut body = Vec::new();
+    let _ = stream.take(length).read_to_end(&mut body);
+    let _ = tell.send(body);
+}
+
+#[test]
+fn an_upload_that_outlives_its_answer_does_not_read_the_next_requests_body() {
+    // A Unix socket takes little while nobody reads, and always the same: somewhere on the way up, the
+    // gateway has all of the first body from its client and has not got rid of its last piece.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("later.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (tell, told) = mpsc::channel();
+    let (go, wait) = mpsc::channel();
+    thread::spawn(move || {
+        let wait = Arc::new(Mutex::new(wait));
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (tell, wait) = (tell.clone(), Arc::clone(&wait));
+            thread::spawn(move || answer_and_read_later(stream, &wait, &tell));
+        }
+    });
+    let upstream = Upstream::echo();
+    let port = upstream.port();
+    let world = World::before(upstream, |c| {
+        c.no_routes()
+            .upstream("app", port)
+            .route("path = \"/public/**\"\naccess = \"public\"\nupstream = \"app\"")
+            .upstream_table(&format!("name = \"later\"\nservers = [\"unix:{}\"]", path.display()))
+            .route("path = \"/later/**\"\naccess = \"public\"\nupstream = \"later\"")
+    });
+    let head = |target: &str, length: usize| {
+        format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
+    };
+    for step in 1..256 {
+        let length = step * 12 * 1024;
+        let mut client = world.connect();
+        client.send(head("/later/x", length));
+        assert_eq!(client.head().unwrap().status, 200);
+        let mut writer = client.wire.writer();
+        let (sent, next) = (vec![b'a'; length], head("/public/x", 10));
+        let writing = thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.write_all(next.as_bytes()).unwrap();
+        });
+        assert_eq!(client.wire.exactly(2).unwrap(), b"ok");
+        // The next request is on its way when the first body is the gateway's. When it is not, because
+        // that is more than it and the socket hold together, longer ones will not be either.
+        let until = Instant::now() + Duration::from_secs(2);
+        while world.upstream.count() < step && Instant::now() < until {
+            thread::yield_now();
+        }
+        let all_taken = world.upstream.count() == step;
+        go.send(()).unwrap();
+        writing.join().unwrap();
+        let body = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(body.len(), length);
+        assert!(body.iter().all(|&byte| byte == b'a'), "{length}");
+        client.send("hello");
+        world.upstream.wait_until(|seen| seen.get(step - 1).is_some_and(|next| next.body == b"hello"));
+        client.send("world");
+        client.response().expect(200);
+        assert_eq!(world.upstream.wait_until_complete(step - 1).body, b"helloworld", "{length}");
+        if !all_taken {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_when_its_connection_is_closed_has_not_stalled() {
+    let (go, upstream) = patient();
+    let world = World::before(upstream, |c| c);
+    let mut client = world.connect();
+    // With so much sent ahead the gateway does not watch whether the client stays.
+    let ahead = "x".repeat(20 * 1024);
+    client.send(format!("GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{ahead}"));
+    world.upstream.wait_for(1);
+    client.wire.reset();
+    go.send(()).unwrap();
+    eventually("the connection ends", || (world.metric("gatepost_connections")? < 1.0).then_some(()));
+    let stalled = world.metric("gatepost_connections_ended_total{reason=\"write_stall\"}");
+    assert_eq!(stalled, Some(0.0));
 }
