@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::settings::Endpoint;
+use crate::stream::{bound_unsent, keep_alive};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -80,6 +81,7 @@ fn adopt_tcp(sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Vec<Listening>
     let mut by_address: Vec<(SocketAddr, Vec<StdTcpListener>)> = Vec::new();
     for socket in sockets.into_iter().map(StdTcpListener::from) {
         socket.set_nonblocking(true)?;
+        prepare(&socket);
         let address = socket.local_addr()?;
         match by_address.iter_mut().find(|(known, _)| *known == address) {
             Some((_, known)) => known.push(socket),
@@ -165,6 +167,9 @@ fn share(socket: OwnedFd, workers: usize) -> io::Result<Listening> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let is_unix = address.is_unix();
+    if !is_unix {
+        prepare(&socket);
+    }
     let name = match (address.as_socket(), address.as_pathname()) {
         (Some(address), _) => format!("http://{address}"),
         (None, path) => format!("unix:{}", path.unwrap_or(Path::new("(no path)")).display()),
@@ -234,10 +239,22 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
     }
     socket.bind(&address.into())?;
     if shared {
+        prepare(&socket);
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
     }
     Ok(socket.into())
+}
+
+/// Gives a socket what the connections that it accepts shall have from their start: they are connected by
+/// the system before anybody accepts them, and then it is too late.
+fn prepare<S: AsFd>(socket: &S) {
+    if let Err(error) = keep_alive(socket) {
+        tracing::warn!(%error, "clients that vanish will not be noticed");
+    }
+    if let Err(error) = bound_unsent(socket) {
+        tracing::warn!(%error, "clients that do not read will take more memory");
+    }
 }
 
 fn bind_unix(path: &Path, workers: usize) -> io::Result<Listening> {
@@ -273,5 +290,34 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")),
         Err(_) => std::fs::remove_file(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[test]
+    fn connections_have_their_socket_options_even_when_nobody_has_accepted_them_yet() {
+        let passed = StdTcpListener::bind("127.0.0.1:0").expect("a port");
+        let handed = StdTcpListener::bind("127.0.0.1:0").expect("a port");
+        let bound = bind_tcp("127.0.0.1:0", 1).expect("bound").remove(0);
+        let shared = share(passed.into(), 1).expect("shared");
+        let adopted = adopt_tcp(vec![handed.into()], 1).expect("adopted").remove(0);
+        for listening in [bound, shared, adopted] {
+            let client = TcpStream::connect(("127.0.0.1", listening.port.expect("TCP"))).expect("connected");
+            let Bound::Tcp(listener) = &listening.listeners[0] else { unreachable!("it is TCP") };
+            listener.set_nonblocking(false).expect("it may wait");
+            let (accepted, _) = listener.accept().expect("a connection");
+            let accepted = SockRef::from(&accepted);
+            assert!(accepted.keepalive().expect("told"));
+            #[cfg(target_os = "linux")]
+            assert_eq!(accepted.tcp_notsent_lowat().expect("told"), 128 * 1024, "{}", listening.name);
+            drop(client);
+        }
     }
 }

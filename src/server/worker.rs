@@ -27,7 +27,7 @@ use crate::lease::Leases;
 use crate::metrics::worker::WorkerMetrics;
 use crate::metrics::{ConnectionEnd, Metrics};
 use crate::settings::Limits;
-use crate::stream::{Stream, keep_alive};
+use crate::stream::Stream;
 use crate::tls::Tls;
 
 /// How often decision lines are handed over when there are few, and idle upstream connections and leases
@@ -341,9 +341,6 @@ async fn follow(
 }
 
 async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, service: Service) {
-    if let Err(error) = keep_alive(&listener) {
-        tracing::warn!(%error, "clients that vanish will not be noticed");
-    }
     let port = listener.local_addr().ok().map(|address| address.port());
     let mut failing = false;
     loop {
