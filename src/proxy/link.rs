@@ -29,7 +29,7 @@ const INTERIM_MAX: u32 = 64;
 const ROOM: usize = 8 * 1024;
 /// Room to read into where more is known or seen to come. Each read moves as much as fits, so the more
 /// there is, the fewer calls; yet what is read should still be in the cache when it is written.
-const LARGE_ROOM: usize = 128 * 1024;
+const LARGE_ROOM: usize = 64 * 1024;
 
 /// One connection to an upstream server, or a place on one that others use too.
 #[derive(Debug)]
@@ -172,8 +172,11 @@ impl Http1Link {
 
     /// Reads what there is, up to `room` bytes; 0 is the end.
     fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Room that was given away and has come back is used again by this.
-        self.buffer.reserve(room);
+        // Room that was given away and has come back is used again. While somebody still holds a piece of
+        // it the rest will do: a few bytes that wait must not keep a whole room each.
+        if !self.buffer.try_reclaim(room) && self.buffer.capacity() - self.buffer.len() < room / 2 {
+            self.buffer.reserve(room);
+        }
         let read = ready!(pin!(self.stream.read_buf(&mut self.buffer)).poll(cx))?;
         self.filled = self.buffer.len() == self.buffer.capacity();
         Poll::Ready(Ok(read))
@@ -305,6 +308,26 @@ mod tests {
             let mut seen = Vec::new();
             server.read_to_end(&mut seen).await.expect("the end");
             assert!(seen.is_empty(), "{seen:?}");
+        });
+    }
+
+    #[test]
+    fn small_pieces_that_somebody_keeps_share_their_room() {
+        with_server(|mut link, mut server| async move {
+            ask(&mut link);
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n").await.expect("written");
+            let mut decoder = Decoder::new(head(&mut link).await.expect("a head").length);
+            let mut kept = Vec::new();
+            for _ in 0..50 {
+                server.write_all(&[b'x'; 100]).await.expect("written");
+                match std::future::poll_fn(|cx| link.poll_body(&mut decoder, cx)).await {
+                    Ok(Decoded::Data(piece)) => kept.push(piece),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let next_to_each_other =
+                kept.windows(2).filter(|two| two[0].as_ptr().wrapping_add(two[0].len()) == two[1].as_ptr());
+            assert!(next_to_each_other.count() >= 48, "more than two rooms");
         });
     }
 
