@@ -457,15 +457,11 @@ impl App {
         self.admin.stop();
     }
 
-    /// Ends what still goes on.
+    /// Ends what still goes on, and the store last.
     fn finish(self) {
-        self.server.finish();
-        drop((self.certificates, self.acme));
-        self.purge.stop();
-        self.watch.stop();
-        self.control.stop();
-        self.admin.stop();
-        self.store.close();
+        let store = Arc::clone(&self.store);
+        self.finish_left();
+        store.close();
     }
 }
 

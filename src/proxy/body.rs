@@ -335,8 +335,8 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(fault)) => {
-                // hyper drops what it has not written when a body fails. A turn later it has written the
-                // head and what came before, so that the client sees how far it got.
+                // Over HTTP/2 the reset that tells of it would drop what waits for the socket. A turn later the
+                // head and what came before have left, so that the client sees how far it got.
                 this.source = Source::Ended;
                 if let Some(busy) = this.busy.take() {
                     busy.broke(&fault);

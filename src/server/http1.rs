@@ -443,10 +443,7 @@ async fn close(connection: &Rc<Connection>, lingers: bool) {
         }
     })
     .await;
-    if !shut {
-        return;
-    }
-    if !lingers {
+    if !shut || !lingers {
         return;
     }
     let expects_more = {
