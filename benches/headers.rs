@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::rc::Rc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use gatepost::authz::Permit;
@@ -89,11 +90,18 @@ fn permit<'a>(rules: &'a Rules, caller: &Principal) -> Permit<'a, UpstreamRoute>
 fn inward<'a>(
     parts: Parts,
     peer: &'a Peer,
-    identity: &'a IdentityHeaders,
+    identity: &Rc<IdentityHeaders>,
     is_ours: &'a dyn Fn(&HeaderName, &HeaderValue) -> bool,
 ) -> Inward<'a> {
     let request_id = HeaderValue::from_static("0b9c7f0e5d2a4c7f8e1d3b6a9c0f2e4d");
-    Inward { parts, path: None, peer, identity: Some(identity), is_ours, request_id }
+    Inward {
+        parts,
+        path: None,
+        peer,
+        identity: Some(Rc::<IdentityHeaders>::clone(identity)),
+        is_ours,
+        request_id,
+    }
 }
 
 fn headers(c: &mut Criterion) {
@@ -109,7 +117,7 @@ fn headers(c: &mut Criterion) {
         forwarded: OwnElement::default(),
         direct: DirectLines::default(),
     };
-    let identity = identity_rules.render(&caller);
+    let identity = Rc::new(identity_rules.render(&caller));
     let (arrived, token) = (arrived(), bearer());
     // As for a caller who was found: the line of his token is ours.
     let is_ours = |name: &HeaderName, value: &HeaderValue| *name == AUTHORIZATION && *value == token;

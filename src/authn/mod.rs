@@ -15,7 +15,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use self::credential::Credential;
 use crate::clock::Timestamp;
-use crate::identity::{Authentication, Principal};
+use crate::identity::{Authentication, Principal, RoleSet};
 use crate::settings::CredentialForm;
 use crate::token::access::{AccessToken, TokenError, Verifier};
 use crate::token::cache::TokenCache;
@@ -105,6 +105,13 @@ pub struct Caller<A> {
     clean_at: Cell<u64>,
 }
 
+/// What an upstream is told of the caller goes along with the caller: one thing to find in memory, not two.
+impl<A: AsRef<T>, T: ?Sized> AsRef<T> for Caller<A> {
+    fn as_ref(&self) -> &T {
+        self.attachment.as_ref()
+    }
+}
+
 /// What an [`Authenticator`] is made of.
 pub struct AuthenticatorParts<A> {
     /// Checks signatures and claims.
@@ -129,6 +136,25 @@ impl<A> fmt::Debug for AuthenticatorParts<A> {
 pub struct Authenticator<A> {
     parts: AuthenticatorParts<A>,
     cache: RefCell<TokenCache<Caller<A>>>,
+    roles: RefCell<KnownRoles>,
+}
+
+/// Combinations of roles that were seen: there are few, and many callers have each.
+#[derive(Debug, Default)]
+struct KnownRoles(Vec<RoleSet>);
+
+impl KnownRoles {
+    /// As many as are compared with for each token that is verified.
+    const MAX: usize = 32;
+
+    /// The same roles, in one place for all who have them.
+    fn share(&mut self, roles: &mut RoleSet) {
+        if let Some(known) = self.0.iter().find(|known| *known == roles) {
+            *roles = known.clone();
+        } else if self.0.len() < Self::MAX {
+            self.0.push(roles.clone());
+        }
+    }
 }
 
 impl<A> fmt::Debug for Authenticator<A> {
@@ -142,7 +168,7 @@ impl<A> Authenticator<A> {
     #[must_use]
     pub fn new(parts: AuthenticatorParts<A>) -> Self {
         let cache = RefCell::new(TokenCache::new(parts.cache_bytes));
-        Self { parts, cache }
+        Self { parts, cache, roles: RefCell::default() }
     }
 
     /// Takes the tokens that another authenticator has verified, which then starts with none. To be
@@ -204,7 +230,8 @@ impl<A> Authenticator<A> {
 
     fn verify(&self, token: &str, now: Timestamp) -> Result<Rc<Caller<A>>, AuthnError> {
         let epoch = self.parts.revocations.epoch();
-        let verified = check(&self.parts.verifier, &self.parts.revocations, token, now)?;
+        let mut verified = check(&self.parts.verifier, &self.parts.revocations, token, now)?;
+        self.roles.borrow_mut().share(&mut verified.principal.roles);
         let attachment = (self.parts.attach)(&verified.principal);
         let caller = Rc::new(Caller { token: verified, attachment, clean_at: Cell::new(epoch) });
         // Names and roles of the token stand in it decoded once more, and again in the attachment.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::str::FromStr as _;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
@@ -323,14 +324,14 @@ impl<'s> Judge<'s> {
             forwarded: OwnElement::default(),
             direct: DirectLines::default(),
         };
-        let identity = caller.map(|principal| self.identity.render(principal));
+        let identity = caller.map(|principal| Rc::new(self.identity.render(principal)) as Rc<dyn AsRef<_>>);
         let parts = self.preview.head(
             permit,
             Inward {
                 parts,
                 path: Some(path),
                 peer: &peer,
-                identity: identity.as_ref(),
+                identity,
                 is_ours: &|_, _| true,
                 request_id: HeaderValue::from_static("(id)"),
             },

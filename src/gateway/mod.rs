@@ -291,7 +291,7 @@ impl Gateway {
             peer: arrival.peer,
             identity: match caller {
                 Authentication::Anonymous => None,
-                Authentication::Authenticated(caller) => Some(&caller.attachment),
+                Authentication::Authenticated(caller) => Some(Rc::<Caller<_>>::clone(caller)),
             },
             is_ours: &is_ours,
             request_id: record.request_id.to_value(),

@@ -1,7 +1,5 @@
 //! Identity headers: what the upstream is told of the caller, and which names belong to us alone.
 
-use std::rc::Rc;
-
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -45,7 +43,7 @@ pub struct IdentityRules {
 
 /// The identity headers of one principal, ready to be set. Made once for each token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdentityHeaders(Rc<HeaderLines>);
+pub struct IdentityHeaders(HeaderLines);
 
 impl IdentityRules {
     /// The rules for these settings.
@@ -106,14 +104,12 @@ impl IdentityRules {
             let joined = joined.collect::<Vec<_>>().join(&self.roles_separator);
             headers.extend(HeaderValue::from_str(&joined).ok().map(|value| (name.clone(), value)));
         }
-        IdentityHeaders(Rc::new(HeaderLines::new(headers)))
+        IdentityHeaders(HeaderLines::new(headers))
     }
 }
 
-impl IdentityHeaders {
-    /// The headers, to be sent.
-    #[must_use]
-    pub const fn lines(&self) -> &Rc<HeaderLines> {
+impl AsRef<HeaderLines> for IdentityHeaders {
+    fn as_ref(&self) -> &HeaderLines {
         &self.0
     }
 }
@@ -170,7 +166,7 @@ mod tests {
     #[test]
     fn values_are_visible_ascii_and_absent_ones_are_absent() {
         let mut headers = HeaderMap::new();
-        rules(false).render(&principal()).lines().set(&mut headers);
+        rules(false).render(&principal()).as_ref().set(&mut headers);
         assert_eq!(headers["x-auth-user"], "alice");
         assert_eq!(headers["x-auth-id"], "42");
         assert_eq!(headers["x-auth-name"], "%C3%84lice%20100%25%0D%0AX:%20y");
@@ -182,7 +178,7 @@ mod tests {
     #[test]
     fn an_unproved_address_is_sent_only_where_the_file_says_so() {
         let mut headers = HeaderMap::new();
-        rules(true).render(&principal()).lines().set(&mut headers);
+        rules(true).render(&principal()).as_ref().set(&mut headers);
         assert_eq!(headers["x-auth-email"], "a@b.example");
     }
 

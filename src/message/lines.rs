@@ -3,26 +3,38 @@
 //! What a request gets from us is the same for every request of a token or of a connection. Putting a
 //! dozen headers into a map, only to write them out of it again, costs more than all that is decided.
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers, each of a name of its own, and how they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderLines {
-    headers: Vec<(HeaderName, HeaderValue)>,
-    wire: Vec<u8>,
+    /// The values are pieces of `wire`: what is kept for each token should be small and in one place.
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    wire: Bytes,
 }
 
 impl HeaderLines {
     /// These headers. No name may be there twice.
     #[must_use]
-    pub fn new(headers: Vec<(HeaderName, HeaderValue)>) -> Self {
-        let mut wire = Vec::new();
+    pub fn new(mut headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let mut wire = Vec::with_capacity(length);
         for (name, value) in &headers {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                 wire.extend_from_slice(part);
             }
         }
-        Self { headers, wire }
+        let wire = Bytes::from(wire);
+        let mut end = 0;
+        for (name, value) in &mut headers {
+            end += name.as_str().len() + value.len() + 4;
+            let piece = wire.slice(end - 2 - value.len()..end - 2);
+            if let Ok(piece) = HeaderValue::from_maybe_shared(piece) {
+                *value = piece;
+            }
+        }
+        Self { headers: headers.into_boxed_slice(), wire }
     }
 
     /// Sets them, each exactly once.

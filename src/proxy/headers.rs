@@ -88,9 +88,9 @@ struct ForwardingHeaders {
 
 /// What only we say to an upstream. The client's copies are stripped before, so that this is apart from
 /// what the client says, and added to it where it is sent.
-#[derive(Debug)]
 pub(super) struct OwnHeaders {
-    pub(super) identity: Option<Rc<HeaderLines>>,
+    /// Kept by whoever made them, together with what else is known of the caller.
+    pub(super) identity: Option<Rc<dyn AsRef<HeaderLines>>>,
     pub(super) forwarding: Rc<HeaderLines>,
     pub(super) request_id: HeaderValue,
     pub(super) prefix: Option<HeaderValue>,
@@ -100,7 +100,7 @@ impl OwnHeaders {
     /// As lines of an HTTP/1 head.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         if let Some(identity) = &self.identity {
-            out.extend_from_slice(identity.as_bytes());
+            out.extend_from_slice((**identity).as_ref().as_bytes());
         }
         out.extend_from_slice(self.forwarding.as_bytes());
         write_line(out, &X_REQUEST_ID, &self.request_id);
@@ -112,7 +112,7 @@ impl OwnHeaders {
     /// Sets them, each exactly once.
     pub(super) fn set(&self, headers: &mut HeaderMap) {
         if let Some(identity) = &self.identity {
-            identity.set(headers);
+            (**identity).as_ref().set(headers);
         }
         self.forwarding.set(headers);
         headers.insert(X_REQUEST_ID.clone(), self.request_id.clone());

@@ -14,7 +14,7 @@ use super::pool::Wanted;
 use super::{ProxyError, UpstreamRoute};
 use crate::authz::Permit;
 use crate::message::body::ClientBody;
-use crate::message::identity::IdentityHeaders;
+use crate::message::lines::HeaderLines;
 use crate::route::CanonicalPath;
 use crate::websocket::Handshake;
 
@@ -27,7 +27,7 @@ pub struct Inward<'a> {
     /// The connection that it came in on.
     pub peer: &'a Peer,
     /// Who asks, if anybody; absent on public routes.
-    pub identity: Option<&'a IdentityHeaders>,
+    pub identity: Option<Rc<dyn AsRef<HeaderLines>>>,
     /// Which header lines hold a token of ours.
     pub is_ours: &'a dyn Fn(&HeaderName, &HeaderValue) -> bool,
     /// The request's id.
@@ -72,7 +72,7 @@ pub(super) fn head(permit: &Permit<'_, UpstreamRoute>, rules: &HeaderRules, inwa
         strip_credentials(&mut parts.headers, inward.is_ours);
     }
     let own = OwnHeaders {
-        identity: inward.identity.map(|identity| Rc::clone(identity.lines())),
+        identity: inward.identity,
         forwarding,
         request_id: inward.request_id,
         prefix: route.strip_prefix.as_ref().map(|strip| strip.value.clone()),
