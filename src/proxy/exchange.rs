@@ -100,7 +100,7 @@ impl Exchange<'_> {
         request: &mut UpstreamRequest<'_>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let length = body_length(&request.body);
-        link.give_room(server.take_room());
+        link.give_room(server.take_room(), request.shares_connection);
         link.write_head(&request.parts, request.own.as_ref(), length);
         let mut upload = upload(request, length);
         let answered = std::future::poll_fn(|cx| {

@@ -29,7 +29,10 @@ const INTERIM_MAX: u32 = 64;
 const ROOM: usize = 8 * 1024;
 /// Room to read into where more is known or seen to come. Each read moves as much as fits, so the more
 /// there is, the fewer calls; yet what is read should still be in the cache when it is written.
-const LARGE_ROOM: usize = 64 * 1024;
+const LARGE_ROOM: usize = 128 * 1024;
+/// The same where a client may have a hundred answers on one connection and take none of them: each
+/// keeps two of these at most.
+const STREAM_ROOM: usize = 64 * 1024;
 
 /// One connection to an upstream server, or a place on one that others use too.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub(super) struct Http1Link {
     buffer: BytesMut,
     /// The last read left no room: there is more where that came from.
     filled: bool,
+    /// Room to read into where there is much to come.
+    large_room: usize,
     search: HeadSearch,
     interim: u32,
     /// What the socket had taken before the request that is under way.
@@ -84,6 +89,7 @@ impl Http1Link {
             stream,
             buffer: BytesMut::new(),
             filled: false,
+            large_room: LARGE_ROOM,
             search: HeadSearch::default(),
             interim: 0,
             before: 0,
@@ -163,7 +169,7 @@ impl Http1Link {
                 piece => return Poll::Ready(Ok(piece)),
             }
             let much = self.filled || (decoder.opaque() > ROOM as u64 && decoder.left().is_some());
-            if ready!(self.poll_fill(if much { LARGE_ROOM } else { ROOM }, cx))? == 0 {
+            if ready!(self.poll_fill(if much { self.large_room } else { ROOM }, cx))? == 0 {
                 decoder.finish()?;
                 return Poll::Ready(Ok(Decoded::End));
             }
@@ -219,9 +225,10 @@ impl Http1Link {
         (self.stream, self.buffer.freeze())
     }
 
-    /// Room to read into.
-    pub(super) fn give_room(&mut self, room: BytesMut) {
+    /// Room to read into, for an answer to somebody who may have others on the same connection.
+    pub(super) fn give_room(&mut self, room: BytesMut, shares_connection: bool) {
         self.buffer = room;
+        self.large_room = if shares_connection { STREAM_ROOM } else { LARGE_ROOM };
     }
 }
 

@@ -52,6 +52,8 @@ pub struct UpstreamRequest<'a> {
     pub(super) progress: Option<Rc<Progress>>,
     /// Whether the client takes trailers, and said so in the way that only HTTP/2 passes on.
     pub(super) takes_trailers: bool,
+    /// Whether the client may have other requests on the connection that it came in on.
+    pub(super) shares_connection: bool,
     /// Whether the header map was used for the answer.
     pub(super) spent: bool,
     /// It asks for a WebSocket: the one 101 that may come is the one that agrees to this.
@@ -96,12 +98,23 @@ impl<'a> UpstreamRequest<'a> {
         let route = permit.target();
         let (body, progress) = RequestBody::new(body, route.body_bytes, rules)?;
         let takes_trailers = takes_trailers(&inward.parts.headers);
+        let shares_connection = inward.parts.version == Version::HTTP_2;
         let Head { mut parts, own, handshake } = head(permit, rules, inward);
         if body.is_empty() && parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
             // It would frame what is not there.
             parts.headers.remove(CONTENT_LENGTH);
         }
-        Ok(Self { route, parts, own: Some(own), body, progress, takes_trailers, spent: false, handshake })
+        Ok(Self {
+            route,
+            parts,
+            own: Some(own),
+            body,
+            progress,
+            takes_trailers,
+            shares_connection,
+            spent: false,
+            handshake,
+        })
     }
 
     /// A request of the gateway's own, in which there is nothing of any client's: asks a server how it is.
@@ -119,6 +132,7 @@ impl<'a> UpstreamRequest<'a> {
             body,
             progress: None,
             takes_trailers: false,
+            shares_connection: false,
             spent: false,
             handshake: None,
         }
