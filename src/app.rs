@@ -5,6 +5,7 @@
 
 mod hand_over;
 mod reload;
+mod systemd;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -16,12 +17,12 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::hand_over::{Predecessor, Successor};
 use self::reload::FileWatch;
+use self::systemd::Watchdog;
 use crate::account::Accounts;
 use crate::acme::{self, Acme, AcmeParts};
 use crate::api::{Api, ApiParts};
@@ -135,6 +136,7 @@ pub struct App {
     certificates: Option<tls::Watch>,
     acme: Option<Acme>,
     watch: Watch,
+    watchdog: Watchdog,
 }
 
 impl std::fmt::Debug for App {
@@ -258,9 +260,10 @@ impl App {
         let watch = Watch::start(&shared.fleet, &settings).map_err(StartError::System)?;
         let server = Server::start(origin.listeners, &shared, metrics, &counts, tls.as_ref())?;
         let purge = Purge::start(Arc::clone(&store), Arc::clone(&desk), clock).map_err(StartError::System)?;
-        if let Some(predecessor) = origin.predecessor {
-            predecessor.serving(revoked)?;
-        }
+        let watched = match origin.predecessor {
+            Some(predecessor) => predecessor.serving(revoked)?,
+            None => None,
+        };
         control.publish()?;
         loaded_well(metrics);
         let metrics = Arc::clone(metrics);
@@ -281,6 +284,7 @@ impl App {
             certificates,
             acme,
             watch,
+            watchdog: Watchdog::new(watched),
         })
     }
 
@@ -328,6 +332,8 @@ impl App {
             .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"))
             .ok();
         loop {
+            self.watchdog.beat(self.server.turns());
+            let tick = self.watchdog.wait(WATCH_EVERY);
             let Signals { runtime, terminate, interrupt, hangup } = signals;
             let waiting = &mut self.waiting;
             let event = runtime.block_on(async {
@@ -337,7 +343,7 @@ impl App {
                     _ = hangup.recv() => Event::Reload,
                     () = changed(file.as_mut()) => Event::Changed,
                     Some(stream) = waiting.recv() => Event::Followed(stream),
-                    () = tokio::time::sleep(WATCH_EVERY) => Event::Tick,
+                    () = tokio::time::sleep(tick) => Event::Tick,
                 }
             });
             match event {
@@ -360,14 +366,15 @@ impl App {
                 Event::Changed if config::fingerprint(path).is_none_or(|now| now == known) => {}
                 Event::Reload | Event::Changed => {
                     known = config::fingerprint(path).unwrap_or(known);
-                    self.reload(sources);
+                    systemd::reloading();
+                    systemd::reloaded(self.reload(sources));
                 }
             }
         }
     }
 
-    /// Loads the configuration again. One that is not good changes nothing, and the log says why.
-    pub fn reload(&mut self, sources: &config::Sources) {
+    /// Loads the configuration again. False: it is not good and changes nothing, and the log says why.
+    pub fn reload(&mut self, sources: &config::Sources) -> bool {
         let outcome = match config::load(sources) {
             Ok(loaded) => {
                 let fingerprint = format!("{:016x}", loaded.fingerprint);
@@ -377,13 +384,17 @@ impl App {
         };
         match outcome {
             // Which content it was: it may be written once more before anybody reads this.
-            Ok(fingerprint) => tracing::info!(fingerprint, "the configuration was loaded again"),
+            Ok(fingerprint) => {
+                tracing::info!(fingerprint, "the configuration was loaded again");
+                true
+            }
             Err(problems) => {
                 self.metrics.reload_success.set(0);
                 for problem in problems {
                     tracing::error!(problem, "the configuration is not good");
                 }
                 tracing::error!("the configuration was not loaded again: the one before stays");
+                false
             }
         }
     }
@@ -437,12 +448,20 @@ impl App {
     /// store. Another signal to stop ends the waiting.
     pub fn stop(mut self, signals: &mut Signals) {
         let settings = self.settings();
-        notify_systemd(&[NotifyState::Stopping]);
+        systemd::stopping();
         self.readiness.drain();
-        if !signals.stop_within(settings.server.drain_delay, || false) {
-            self.server.drain();
-            let server = &self.server;
-            signals.stop_within(settings.server.drain_timeout, || server.is_done());
+        let (server, watchdog) = (&mut self.server, &mut self.watchdog);
+        let delay = || {
+            watchdog.beat(server.turns());
+            false
+        };
+        if !signals.stop_within(settings.server.drain_delay, delay) {
+            server.drain();
+            let done = || {
+                watchdog.beat(server.turns());
+                server.is_done()
+            };
+            signals.stop_within(settings.server.drain_timeout, done);
         }
         self.finish();
     }
@@ -554,13 +573,6 @@ fn loaded_well(metrics: &Metrics) {
     metrics.last_reload_success.set(i64::try_from(now).unwrap_or(i64::MAX));
 }
 
-/// Tells systemd, where it has started us and wants to know.
-fn notify_systemd(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told");
-    }
-}
-
 /// SIGTERM, SIGINT and SIGHUP, caught from here on.
 #[derive(Debug)]
 pub struct Signals {
@@ -585,7 +597,7 @@ impl Signals {
     }
 
     /// Waits until it is `done`, for so long at most. True: a signal to stop came first.
-    fn stop_within(&mut self, span: Duration, done: impl Fn() -> bool) -> bool {
+    fn stop_within(&mut self, span: Duration, mut done: impl FnMut() -> bool) -> bool {
         let Self { runtime, terminate, interrupt, .. } = self;
         let until = async {
             while !done() {
@@ -745,7 +757,7 @@ fn run(serve: Serve) -> Result<Exit, StartError> {
     let _ = writeln!(stderr, "gatepost: admin on http://{}", app.admin_address());
     let _ = writeln!(stderr, "gatepost: ready");
     drop(stderr);
-    notify_systemd(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    systemd::ready();
     let exit = match app.wait(&mut signals, &sources, loaded.fingerprint) {
         Ended::Followed(successor) => {
             app.leave(*successor, &mut signals);

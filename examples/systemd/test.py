@@ -65,7 +65,10 @@ class Units(unittest.TestCase):
         self.addCleanup(self.notified.close)
         self.notified.bind(str(self.home / "notify"))
         self.notified.settimeout(PATIENCE)
-        self.environment = {**os.environ, "NOTIFY_SOCKET": str(self.home / "notify")}
+        unit = (HERE / "gatepost.service").read_text()
+        watchdog = int(unit.split("WatchdogSec=")[1].split("s")[0]) * 1_000_000
+        notify = str(self.home / "notify")
+        self.environment = {**os.environ, "NOTIFY_SOCKET": notify, "WATCHDOG_USEC": str(watchdog)}
 
     def start(self, arguments, **more):
         process = subprocess.Popen(
@@ -94,6 +97,10 @@ class Units(unittest.TestCase):
         self.wait_for("READY=1")
         self.assertEqual(status(port, "/"), 401)
         self.assertEqual(status(self.admin, "/readyz"), 200)
+        self.wait_for("WATCHDOG=1")
+        process.send_signal(signal.SIGHUP)
+        self.wait_for("RELOADING=1")
+        self.wait_for("READY=1")
         process.send_signal(signal.SIGTERM)
         self.wait_for("STOPPING=1")
         self.assertEqual(process.wait(PATIENCE), 0)

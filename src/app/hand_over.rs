@@ -73,9 +73,20 @@ impl Predecessor {
 
     /// Says that we serve. From here on the other one is told of each of `revocations`, for as long as it
     /// is there.
-    pub(super) fn serving(mut self, revocations: mpsc::Receiver<Revocation>) -> Result<(), StartError> {
+    ///
+    /// Answers within which span systemd wants to hear from it, and now from us.
+    pub(super) fn serving(
+        mut self,
+        revocations: mpsc::Receiver<Revocation>,
+    ) -> Result<Option<Duration>, StartError> {
         self.channel.say(&Message::Serving).map_err(HandOverError::from)?;
-        self.channel.wait_for(&Message::Leaving, "that it leaves", PATIENCE)?;
+        let watched = match self.channel.hear(Some(PATIENCE))? {
+            Message::Leaving { watchdog_usec } => watchdog_usec.map(Duration::from_micros),
+            said => {
+                let unexpected = HandOverError::Unexpected { said: Box::new(said), wanted: "that it leaves" };
+                return Err(unexpected.into());
+            }
+        };
         let tell = move || {
             for revocation in revocations {
                 if self.channel.say(&Message::from(revocation)).is_err() {
@@ -85,7 +96,7 @@ impl Predecessor {
             }
         };
         thread::Builder::new().name("gatepost-tell".to_owned()).spawn(tell).map_err(StartError::System)?;
-        Ok(())
+        Ok(watched)
     }
 }
 
@@ -108,8 +119,14 @@ impl App {
             channel.wait_for(&Message::CloseStore, "that the store is to be closed", PATIENCE)?;
             self.give_up_store();
             channel.say(&Message::StoreClosed)?;
+            let (server, watchdog) = (&self.server, &mut self.watchdog);
+            let asked = || {
+                watchdog.beat(server.turns());
+                asked()
+            };
             wait_until_it_serves(&mut channel, asked)?;
-            channel.say(&Message::Leaving)?;
+            let watchdog_usec = self.watchdog.span().and_then(|span| u64::try_from(span.as_micros()).ok());
+            channel.say(&Message::Leaving { watchdog_usec })?;
             Ok(Successor { channel })
         });
         match outcome {
@@ -192,7 +209,7 @@ impl App {
     }
 }
 
-fn wait_until_it_serves(channel: &mut Channel, asked: Asked<'_>) -> Result<(), HandOverError> {
+fn wait_until_it_serves(channel: &mut Channel, mut asked: impl FnMut() -> bool) -> Result<(), HandOverError> {
     let until = Instant::now() + OPENING;
     loop {
         match channel.wait_for(&Message::Serving, "that it serves", LOOK) {

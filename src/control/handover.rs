@@ -52,7 +52,11 @@ pub enum Message {
     /// The new one: it accepts connections.
     Serving,
     /// The old one: it does not accept any more.
-    Leaving,
+    Leaving {
+        /// In which time systemd wants to hear from whoever serves, in microseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        watchdog_usec: Option<u64>,
+    },
     /// The new one: refuse this too.
     Revoked {
         /// What it is about.
@@ -336,7 +340,7 @@ mod tests {
         assert!(matches!(new.hear(Some(Duration::from_millis(10))), Err(HandOverError::Silent)));
         old.say(&Message::StoreClosed).expect("said");
         new.wait_for(&Message::StoreClosed, "a closed store", PATIENCE).expect("heard");
-        old.say(&Message::Leaving).expect("said");
+        old.say(&Message::Leaving { watchdog_usec: None }).expect("said");
         let other = new.wait_for(&Message::StoreClosed, "a closed store", PATIENCE);
         assert!(matches!(other, Err(HandOverError::Unexpected { .. })), "{other:?}");
     }
@@ -352,6 +356,9 @@ mod tests {
         old.say(&Message::from(revocation)).expect("said");
         let heard = new.hear(Some(PATIENCE)).expect("heard").as_revocation();
         assert_eq!(heard, Some(revocation));
-        assert_eq!(Message::Leaving.as_revocation(), None);
+        let leaving = Message::Leaving { watchdog_usec: None };
+        assert_eq!(leaving.as_revocation(), None);
+        // As a version says it that knows of no watchdog.
+        assert_eq!(serde_json::from_str::<Message>(r#"{"say":"leaving"}"#).expect("known"), leaving);
     }
 }

@@ -16,7 +16,7 @@ mod worker;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ pub struct Server {
     shared: watch::Sender<Arc<Shared>>,
     adopted: Mutex<mpsc::Receiver<()>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
+    /// How often each of them has turned.
+    turns: Vec<Arc<AtomicU64>>,
 }
 
 /// Why the server does not start.
@@ -139,10 +141,21 @@ impl Server {
         let (current, replacements) = watch::channel(Arc::clone(shared));
         let (adopted, adoptions) = mpsc::channel();
         let adoptions = Mutex::new(adoptions);
-        let mut server =
-            Self { names, files, held, stage, shared: current, adopted: adoptions, workers: Vec::new() };
+        let mut server = Self {
+            names,
+            files,
+            held,
+            stage,
+            shared: current,
+            adopted: adoptions,
+            workers: Vec::new(),
+            turns: Vec::new(),
+        };
         for (number, (listeners, counts)) in portions.into_iter().zip(counts).enumerate() {
+            let turns = Arc::new(AtomicU64::new(0));
+            server.turns.push(Arc::clone(&turns));
             let start = Start {
+                turns,
                 shared: replacements.clone(),
                 adopted: adopted.clone(),
                 counts: Arc::clone(counts),
@@ -171,6 +184,15 @@ impl Server {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// How often each worker has turned so far, which one that is not stuck does several times a second;
+    /// `None` of one that has ended.
+    pub fn turns(&self) -> impl Iterator<Item = Option<u64>> {
+        let turns = |(worker, turns): (&JoinHandle<_>, &Arc<AtomicU64>)| {
+            (!worker.is_finished()).then(|| turns.load(Ordering::Relaxed))
+        };
+        self.workers.iter().zip(&self.turns).map(turns)
     }
 
     /// Judges requests by `shared` from here on; those in flight keep what they began with. When this

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(super) enum Stage {
 
 /// What a worker is started with.
 pub(super) struct Start {
+    /// Raised a few times a second, so that others see that the worker is not stuck.
+    pub(super) turns: Arc<AtomicU64>,
     /// What all workers share, and what replaces it at a reload.
     pub(super) shared: watch::Receiver<Arc<Shared>>,
     /// Told each time that a replacement is in use.
@@ -272,7 +274,7 @@ async fn serve(start: Start) -> io::Result<()> {
     let mut helpers = tokio::task::JoinSet::new();
     helpers.spawn_local(Rc::clone(&deadlines).tick());
     helpers.spawn_local(bursts.write());
-    helpers.spawn_local(tidy(Rc::clone(&worker)));
+    helpers.spawn_local(tidy(Rc::clone(&worker), start.turns));
     helpers.spawn_local(follow(Rc::clone(&worker), replacements, start.adopted));
     let mut accepting = tokio::task::JoinSet::new();
     for (service, listener) in start.listeners {
@@ -319,10 +321,11 @@ async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
     let _ = stage.wait_for(|now| *now >= wanted).await;
 }
 
-async fn tidy(worker: Rc<Worker>) {
+async fn tidy(worker: Rc<Worker>, turns: Arc<AtomicU64>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
         worker.tidy();
+        turns.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -32,6 +32,7 @@ mod readme;
 mod regression;
 mod reload;
 mod routes;
+mod service_manager;
 mod sessions;
 mod sockets;
 mod streams;

@@ -27,6 +27,8 @@ pub struct Gateway {
     arguments: Vec<String>,
     /// The limit of open files, where a test sets one.
     files: Option<u32>,
+    /// What is in the environment from the next start on.
+    pub environment: Vec<(String, String)>,
 }
 
 struct Process {
@@ -125,7 +127,8 @@ impl Gateway {
     /// Writes the configuration and starts nothing.
     pub fn prepare(config: &Config) -> Self {
         let home = tempfile::Builder::new().prefix("gatepost-it-").tempdir().unwrap();
-        let gateway = Self { home, process: None, arguments: Vec::new(), files: None };
+        let gateway =
+            Self { home, process: None, arguments: Vec::new(), files: None, environment: Vec::new() };
         gateway.configure(&config.text());
         gateway
     }
@@ -199,6 +202,7 @@ impl Gateway {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(self.config()).current_dir(self.home());
         command
     }
