@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use http::Version;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::client::{Client, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::request::{Request, get, post};
+use crate::support::server::{self, Authority, Server, Speaks};
 use crate::support::upstream::{Upstream, hang, reset};
 use crate::support::{eventually, wire};
 
@@ -501,4 +503,55 @@ fn a_route_that_only_reports_lets_pass_and_believes_nobody() {
     let hostless = Client::connect(gateway.address()).send("GET /new/x HTTP/1.1\r\n\r\n").response();
     assert_eq!(hostless.status, 400);
     assert_eq!(upstream.count(), before);
+}
+
+#[test]
+fn a_check_speaks_as_requests_do() {
+    let (authority, stranger, home) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+    let ca = server::write(home.path(), "ca.pem", &authority.pem);
+    let health = "health = { path = \"/healthz\", interval = \"100ms\", timeout = \"5s\", healthy = 2, unhealthy = 2 }";
+    let tls = |alpn: &[&str]| Speaks::tls(&authority, "127.0.0.1", alpn, None);
+    for (scheme, speaks, version) in [
+        ("https", tls(&["h2", "http/1.1"]), Version::HTTP_2),
+        ("https", tls(&["http/1.1"]), Version::HTTP_11),
+        ("h2c", Speaks::h2c(), Version::HTTP_2),
+    ] {
+        let server = Server::start(speaks);
+        let more = if scheme == "https" { format!("ca = {ca:?}\n{health}") } else { health.to_owned() };
+        let gateway = server.gateway(scheme, &more);
+        let place = format!("{scheme}://{}", server.address());
+        let metric = format!("gatepost_upstream_up{{upstream=\"app\",server=\"{place}\"}}");
+        let is_up = || gateway.metric(&metric).unwrap_or_else(|| panic!("no metric {metric}")) > 0.5;
+        let checks = || server.seen().iter().filter(|seen| seen.path() == "/healthz").count();
+        let becomes = |up: bool| {
+            eventually(&format!("{place} is up: {up}"), || (is_up() == up).then_some(()));
+            let before = checks();
+            eventually("it stays so", || (checks() >= before + 3).then_some(()));
+            assert_eq!(is_up(), up, "{place}");
+        };
+        becomes(true);
+        let seen = server.seen();
+        assert!(seen.iter().all(|seen| seen.version == version && seen.method == "GET"), "{seen:?}");
+        assert!(seen.iter().all(|seen| !seen.headers.contains_key("authorization")), "{seen:?}");
+        server.set_health(503);
+        becomes(false);
+        server.set_health(200);
+        becomes(true);
+        // A connection that is kept says nothing about whether another one can be made.
+        gateway.ask(get("/public/x")).expect(200);
+        server.set_closed(true);
+        eventually("it is out", || (!is_up()).then_some(()));
+        server.set_closed(false);
+        becomes(true);
+        gateway.ask(get("/public/x")).expect(200);
+        let log = gateway.log_lines().text();
+        assert!(log.contains("the server is unhealthy") && log.contains("503"), "{log}");
+    }
+    // Who is not believed is not healthy.
+    let server = Server::start(Speaks::tls(&stranger, "127.0.0.1", &["h2"], None));
+    let gateway = server.gateway("https", &format!("ca = {ca:?}\n{health}"));
+    let why =
+        |line: &str| line.contains("the server is unhealthy") && line.contains("invalid peer certificate");
+    assert!(gateway.log_lines().wait(why), "{}", gateway.log_lines().text());
+    assert!(server.seen().is_empty());
 }

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod h2;
 pub mod jwt;
 pub mod request;
+pub mod server;
 pub mod tls;
 pub mod upstream;
 pub mod websocket;
