@@ -133,7 +133,7 @@ fn forbidden(missing: &Missing) -> Problem {
 /// Says what happened and not where: addresses and versions stay in the log.
 fn proxy_problem(error: &ProxyError) -> Problem {
     let (status, code, detail) = match error {
-        ProxyError::Connect(ConnectError::Io(_) | ConnectError::Handshake(_)) => {
+        ProxyError::Connect(ConnectError::Io(_) | ConnectError::Handshake(_) | ConnectError::NoHttp1) => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "the application cannot be reached")
         }
         ProxyError::Connect(ConnectError::Timeout) | ProxyError::Timeout => {

@@ -174,7 +174,7 @@ impl ProxyError {
     const fn is_the_servers(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Timeout | Self::Closed(_) | Self::Invalid(_) | Self::Unacceptable(_) => {
-                true
+                !matches!(self, Self::Connect(ConnectError::NoHttp1))
             }
             Self::ClientTimeout | Self::ClientBody | Self::BodyTooLarge => false,
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::HeaderValue;
 use http::uri::Scheme;
+use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -38,7 +39,7 @@ const ROOMS_MAX: usize = 16;
 pub(super) enum Wanted {
     /// Whatever the server prefers.
     Any,
-    /// HTTP/1.1 where there is a choice: only that is switched to another protocol.
+    /// HTTP/1.1: only that is switched to another protocol.
     Http1,
 }
 
@@ -167,8 +168,7 @@ impl Server {
     const fn may_share(&self, wanted: Wanted) -> bool {
         match self.protocol {
             Protocol::Http1 | Protocol::Impossible(_) => false,
-            Protocol::Http2 => true,
-            Protocol::Tls(..) => matches!(wanted, Wanted::Any),
+            Protocol::Http2 | Protocol::Tls(..) => matches!(wanted, Wanted::Any),
         }
     }
 
@@ -210,6 +210,7 @@ impl Server {
         match &self.protocol {
             Protocol::Http1 => self.open(until).await.map(|stream| self.http1(stream)),
             Protocol::Impossible(why) => Err(ConnectError::Handshake(why.clone())),
+            Protocol::Http2 if wanted == Wanted::Http1 => Err(ConnectError::NoHttp1),
             // The usual way has no room to spare for the unusual ones.
             Protocol::Http2 | Protocol::Tls(..) => {
                 match timeout_at(until, self.connect_shared(wanted, until)).await {
@@ -252,7 +253,12 @@ impl Server {
             return Err(ConnectError::Handshake("TLS is spoken over TCP only".to_owned()));
         };
         let stream = tls.connect(name.clone(), stream, wanted).await;
-        let stream = stream.map_err(|error| self.no_handshake(name, &error))?;
+        let stream = match stream {
+            Err(error) if wanted == Wanted::Http1 && has_no_protocol(&error) => {
+                return Err(ConnectError::NoHttp1);
+            }
+            other => other.map_err(|error| self.no_handshake(name, &error))?,
+        };
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
         if wanted == Wanted::Any {
             self.agreed_http1.set(!is_http2);
@@ -304,6 +310,12 @@ impl Server {
     }
 }
 
+/// Whether the server has none of the protocols that we have offered (RFC 7301 section 3.2).
+fn has_no_protocol(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+}
+
 /// What `host = "upstream"` says to a server.
 pub(super) fn host_value(endpoint: &Endpoint) -> HeaderValue {
     let authority = match endpoint {
@@ -322,6 +334,9 @@ pub enum ConnectError {
     /// There is a connection, and what is spoken on it could not be agreed on.
     #[error("{0}")]
     Handshake(String),
+    /// What is asked for needs HTTP/1.1, and the server speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the server speaks HTTP/2 only")]
+    NoHttp1,
     /// `connect_timeout` has passed.
     #[error("no connection within connect_timeout")]
     Timeout,

@@ -166,8 +166,11 @@ impl<'a> Attempts<'a> {
     fn unreachable(&self, server: usize, error: ConnectError) -> Missed {
         let (upstream, name) = (&*self.upstream.name, self.upstream.text(server));
         tracing::debug!(upstream, server = name, %error, "the server cannot be reached");
-        self.upstream.failed(server, &error);
-        Missed::Elsewhere { error: error.into(), perhaps: false }
+        let error = ProxyError::from(error);
+        if error.is_the_servers() {
+            self.upstream.failed(server, &error);
+        }
+        Missed::Elsewhere { error, perhaps: false }
     }
 
     fn elsewhere(&self, server: usize, failure: Failure, request: &UpstreamRequest<'_>) -> Missed {

@@ -4,11 +4,14 @@ use std::thread;
 use std::time::Duration;
 
 use h2::ext::Protocol;
-use http::{Method, Request};
+use http::{Method, Request, Version};
 
 use super::support::PATIENCE;
+use super::support::config::Config;
+use super::support::gateway::Gateway;
 use super::support::h2::{H2, Incoming};
 use super::support::request::{get, post};
+use super::support::server::{Authority, Server, Speaks, write};
 use super::support::upstream::Upstream;
 use super::support::websocket::{
     self, BINARY, CLOSE, Frame, PING, PONG, Socket, TEXT, accept_for, agree, frame, handshake, masked,
@@ -471,4 +474,74 @@ fn over_http_2_the_steps_come_first_as_well() {
         assert_eq!(answered, if status == 200 { 502 } else { status }, "{path}");
     }
     assert_eq!((world.upstream.count(), world.upstream.opened()), (0, 0));
+}
+
+#[test]
+fn to_a_server_of_http_2_a_websocket_goes_over_http_1() {
+    let (authority, home) = (Authority::new(), tempfile::tempdir().unwrap());
+    let ca = write(home.path(), "ca.pem", &authority.pem);
+    let server = Server::start(Speaks::tls(&authority, "127.0.0.1", &["h2", "http/1.1"], None));
+    let config = server.config("https", &format!("ca = {ca:?}")).set("server", "h2c", "true");
+    let gateway = Gateway::start(&config);
+    let alice = gateway.user("alice");
+    let plain = |path: &str| {
+        gateway.ask(get(path).bearer(&alice.access)).expect(200);
+        server.seen().last().unwrap().version
+    };
+    // A tunnel first: what was agreed on for it says nothing about requests.
+    let mut socket = Socket::open(&gateway, "/chat", &alice.access);
+    socket.says("hello");
+    assert_eq!(plain("/one"), Version::HTTP_2);
+    let mut another = Socket::open(&gateway, "/chat", &alice.access);
+    another.says("over a connection of its own");
+    assert_eq!(plain("/two"), Version::HTTP_2);
+
+    let mut client = H2::connect(gateway.address());
+    let mut call = client.open(extended_connect("/chat?room=1", &alice.access), false);
+    let mut stream = call.answer().unwrap();
+    assert_eq!(stream.status(), 200);
+    call.send(&masked(TEXT, "hello"), false);
+    assert_eq!(exactly(&mut stream, 7), frame(TEXT, "hello"));
+
+    socket.says("still here");
+    socket.ends_after_close_read();
+    another.ends_after_close_read();
+    assert_eq!(plain("/three"), Version::HTTP_2);
+    let seen = server.seen();
+    let (tunnels, plain): (Vec<_>, Vec<_>) = seen.iter().partition(|seen| seen.path() == "/chat");
+    assert_eq!(tunnels.len(), 3);
+    assert!(tunnels.iter().all(|seen| seen.version == Version::HTTP_11), "{tunnels:?}");
+    assert!(plain.iter().all(|seen| seen.connection == plain[0].connection), "they share one: {plain:?}");
+    assert_eq!(server.opened(), 4, "one for requests and one for each tunnel");
+}
+
+#[test]
+fn a_server_of_nothing_but_http_2_gets_no_websocket_and_stays_in() {
+    let (authority, home) = (Authority::new(), tempfile::tempdir().unwrap());
+    let ca = write(home.path(), "ca.pem", &authority.pem);
+    let tls = || Speaks::tls(&authority, "127.0.0.1", &["h2"], None);
+    for (scheme, speaks, ca) in [
+        ("https", [tls(), tls()], format!("ca = {ca:?}")),
+        ("h2c", [(); 2].map(|()| Speaks::h2c()), String::new()),
+    ] {
+        let servers = speaks.map(Server::start);
+        let urls = [0, 1].map(|at| format!("{scheme}://{}", servers[at].address()));
+        let table = format!(
+            "name = \"app\"\nservers = {urls:?}\nejection = {{ failures = 2, duration = \"1h\" }}\n{ca}"
+        );
+        let gateway = Gateway::start(&Config::new().set("server", "workers", "1").upstream_table(&table));
+        let alice = gateway.user("alice");
+        for _ in 0..10 {
+            let answer = gateway.ask(handshake("/chat").bearer(&alice.access));
+            answer.is_problem(502, "upstream_unreachable");
+        }
+        assert!(servers.iter().all(|server| server.seen().is_empty()), "{scheme}: they were asked");
+        // What a client asks for in vain does not speak against the servers.
+        assert_eq!(
+            gateway.metric("gatepost_upstream_ejections_total{upstream=\"app\"}"),
+            Some(0.0),
+            "{scheme}"
+        );
+        gateway.ask(get("/x").bearer(&alice.access)).expect(200);
+    }
 }
