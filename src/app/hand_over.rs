@@ -182,8 +182,8 @@ impl App {
         }
     }
 
-    /// Lets connections end while the process that follows serves, then stops. A signal to stop, or the end
-    /// of that process, makes it short.
+    /// Lets connections end while the process that follows serves, then stops. With a signal to stop, or the
+    /// end of that process, only requests under way are waited for; another signal ends that, too.
     pub fn leave(mut self, successor: Successor, signals: &mut Signals) {
         tracing::info!("another process has taken over");
         let settings = self.settings();
@@ -196,9 +196,9 @@ impl App {
         let server = &self.server;
         let over = || server.is_done() || listening.has_ended();
         let until = Instant::now() + settings.server.drain_timeout;
-        let told = signals.stop_within(settings.server.drain_timeout, over);
-        if !told && !self.server.is_done() {
-            // Alone, we do not know what is revoked: nothing new is begun. Or the time is over.
+        signals.stop_within(settings.server.drain_timeout, over);
+        if !self.server.is_done() {
+            // Alone, we do not know what is revoked: nothing new is begun. Or we are to stop, or it is time.
             self.server.drain();
             let server = &self.server;
             let left = until.saturating_duration_since(Instant::now()).max(LAST);

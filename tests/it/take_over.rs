@@ -15,31 +15,33 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::h2::{self, H2};
 use crate::support::request::{get, post};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Exchange, Upstream};
+use crate::support::websocket::{self, Socket, TEXT, frame, handshake, masked};
+use crate::support::wire::BodyReader;
 use crate::support::{PASSWORD, eventually};
 
 fn base(upstream: &Upstream) -> Config {
     Config::new().upstream("app", upstream.port()).set("server", "drain_timeout", "\"20s\"")
 }
 
-fn says_close(response: &Response) -> bool {
+pub(super) fn says_close(response: &Response) -> bool {
     response.all("connection").iter().any(|value| value.eq_ignore_ascii_case("close"))
 }
 
 /// Threads that work until they are told to stop. One that fails fails the test.
-struct Crowd {
+pub(super) struct Crowd {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Crowd {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { stop: Arc::default(), done: Arc::default(), threads: Vec::new() }
     }
 
     /// Repeats `work`, which gets the number of the turn.
-    fn join(&mut self, mut work: impl FnMut(usize) + Send + 'static) {
+    pub(super) fn join(&mut self, mut work: impl FnMut(usize) + Send + 'static) {
         let (stop, done) = (Arc::clone(&self.stop), Arc::clone(&self.done));
         self.threads.push(thread::spawn(move || {
             let mut turn = 0;
@@ -52,7 +54,7 @@ impl Crowd {
     }
 
     /// Waits until a good deal more was done.
-    fn goes_on(&self) {
+    pub(super) fn goes_on(&self) {
         let before = self.done.load(Ordering::SeqCst);
         eventually("the work goes on", || {
             assert!(!self.threads.iter().any(JoinHandle::is_finished), "one of the crowd has failed");
@@ -60,7 +62,7 @@ impl Crowd {
         });
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
             thread.join().expect("nothing fails");
@@ -371,4 +373,182 @@ fn a_second_signal_ends_the_waiting() {
     gateway.signal(Signal::INT);
     assert_eq!(gateway.wait_for_exit().code(), Some(0));
     assert!(client.try_response("GET").is_none());
+}
+
+/// Tunnels say back what they hear; events begin and do not end.
+fn endless() -> Upstream {
+    let sender = std::sync::Mutex::new(std::sync::mpsc::channel().0);
+    Upstream::scripted(move |exchange: &mut Exchange<'_>| {
+        let target = exchange.request().target.clone();
+        if target.ends_with("chat") {
+            let sender = sender.lock().unwrap().clone();
+            websocket::agree(exchange);
+            websocket::echo_frames(exchange, &sender);
+            exchange.close();
+        } else if target.ends_with("events") {
+            exchange.send(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            );
+            exchange.send("b\r\ndata: one\n\n\r\n");
+            exchange.wait_until_closed();
+            exchange.close();
+        } else {
+            crate::support::upstream::echo(exchange);
+        }
+    })
+}
+
+/// An event stream whose first event has come.
+fn events(gateway: &Gateway, token: &str) -> (Client, BodyReader) {
+    let mut client = gateway.connect();
+    let head = client.send(get("/events").bearer(token).bytes()).head().expect("an answer");
+    assert_eq!(head.status, 200, "{head:?}");
+    let mut body = head.body_reader("GET");
+    assert_eq!(body.piece(&mut client.wire).unwrap(), b"data: one\n\n");
+    (client, body)
+}
+
+/// What goes on for ever, one of each kind.
+struct Endless {
+    socket: Socket,
+    events: (Client, BodyReader),
+    /// A connection of HTTP/2 with a tunnel and an event stream.
+    h2: H2,
+    call: h2::Call,
+    tunnel: h2::Incoming,
+    stream: h2::Incoming,
+}
+
+impl Endless {
+    fn start(gateway: &Gateway, token: &str) -> Self {
+        let bearer = format!("Bearer {token}").parse::<http::HeaderValue>().unwrap();
+        let mut h2 = H2::connect(gateway.address());
+        let mut open = h2::websocket("/chat");
+        open.headers_mut().insert("authorization", bearer.clone());
+        let mut call = h2.open(open, false);
+        let tunnel = call.answer().unwrap();
+        assert_eq!(tunnel.status(), 200);
+        let mut listen = h2::get("/events");
+        listen.headers_mut().insert("authorization", bearer);
+        let mut stream = h2.open(listen, true).answer().unwrap();
+        assert_eq!(&stream.piece().unwrap().unwrap()[..], b"data: one\n\n");
+        let socket = Socket::open(gateway, "/chat", token);
+        Self { socket, events: events(gateway, token), h2, call, tunnel, stream }
+    }
+
+    fn goes_on(&mut self) {
+        self.socket.says("hello");
+        self.call.send(&masked(TEXT, "hello"), false);
+        let expected = frame(TEXT, "hello");
+        let mut heard = Vec::new();
+        while heard.len() < expected.len() {
+            heard.extend(self.tunnel.piece().expect("more comes").unwrap());
+        }
+        assert_eq!(heard, expected);
+    }
+
+    /// Reads each to its end, which is a proper one.
+    fn ends_properly(mut self) {
+        assert_eq!(self.socket.read().closed(), (1001, "going away".to_owned()));
+        self.socket.ends_after_close();
+        let (mut client, mut body) = self.events;
+        assert!(body.whole(&mut client.wire).is_empty());
+        assert_eq!(body.fault, None, "a whole body");
+        client.ends();
+        let close = frame(websocket::CLOSE, [&[3, 0xe9], b"going away" as &[u8]].concat());
+        let mut heard = Vec::new();
+        while heard.len() < close.len() {
+            heard.extend(self.tunnel.piece().expect("more comes").unwrap());
+        }
+        assert_eq!(heard, close);
+        self.call.send(&masked(websocket::CLOSE, [3, 0xe9]), true);
+        assert!(self.tunnel.whole().expect("END_STREAM").body.is_empty());
+        assert!(self.stream.whole().expect("END_STREAM").body.is_empty());
+        assert!(self.h2.end().is_ok());
+    }
+}
+
+#[test]
+fn what_never_ends_goes_on_in_the_old_one_until_that_is_to_stop() {
+    let upstream = endless();
+    let config = base(&upstream).set("server", "drain_timeout", "\"10m\"").set("server", "h2c", "true");
+    let mut gateway = Gateway::start(&config);
+    let alice = gateway.user("alice");
+    let mut running = Endless::start(&gateway, &alice.access);
+    running.goes_on();
+    let mut old = gateway.take_over();
+    running.goes_on();
+    // Who comes now gets the new one.
+    let mut another = Endless::start(&gateway, &alice.access);
+    another.goes_on();
+    assert!(!old.has_ended());
+    old.signal(Signal::TERM);
+    running.ends_properly();
+    assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+    another.goes_on();
+    upstream.wait_until_open(4);
+    assert_eq!(gateway.metric("gatepost_tunnels"), Some(2.0));
+}
+
+#[test]
+fn what_never_ends_is_told_to_when_the_time_is_over() {
+    let upstream = endless();
+    let config = base(&upstream).set("server", "drain_timeout", "\"1s\"").set("server", "h2c", "true");
+    let mut gateway = Gateway::start(&config);
+    let alice = gateway.user("alice");
+    let running = Endless::start(&gateway, &alice.access);
+    let mut old = gateway.take_over();
+    running.ends_properly();
+    assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+    upstream.wait_until_all_closed();
+    Endless::start(&gateway, &alice.access).goes_on();
+}
+
+#[test]
+fn a_tunnel_in_the_old_one_ends_with_its_session_in_the_new_one() {
+    let upstream = endless();
+    let mut gateway = Gateway::start(&base(&upstream).set("server", "drain_timeout", "\"10m\""));
+    let alice = gateway.user("alice");
+    let mut socket = Socket::ask(&gateway, handshake("/chat").bearer(&alice.access));
+    let (mut client, mut body) = events(&gateway, &alice.access);
+    let mut old = gateway.take_over();
+    socket.says("hello");
+    gateway.ask(post("/auth/logout").bearer(&alice.access)).expect(200);
+    assert_eq!(socket.read().closed(), (1008, "token revoked".to_owned()));
+    socket.ends_after_close();
+    assert!(body.whole(&mut client.wire).is_empty());
+    client.ends();
+    assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+}
+
+#[test]
+fn a_request_under_way_outlives_the_first_signal_to_the_old_one_and_not_the_second() {
+    let released = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&released);
+    let upstream = Upstream::scripted(move |exchange| {
+        if exchange.request().target.ends_with("slow") {
+            eventually("the test goes on", || waits.load(Ordering::SeqCst).then_some(()));
+            crate::support::upstream::echo(exchange);
+        } else {
+            crate::support::upstream::hang(exchange);
+        }
+    });
+    let mut gateway = Gateway::start(&base(&upstream).set("server", "drain_timeout", "\"10m\""));
+    let (mut idle, mut slow, mut never) = (gateway.connect(), gateway.connect(), gateway.connect());
+    slow.send(get("/public/slow").bytes());
+    never.send(get("/public/never").bytes());
+    upstream.wait_for(2);
+    let mut old = gateway.take_over();
+    assert!(!old.has_ended());
+    old.signal(Signal::TERM);
+    // It has heard: nothing new is begun.
+    idle.ends();
+    released.store(true, Ordering::SeqCst);
+    let answer = slow.response().expect(200);
+    assert!(says_close(&answer));
+    slow.ends();
+    assert!(!old.has_ended());
+    old.signal(Signal::TERM);
+    assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+    assert!(never.try_response("GET").is_none());
 }

@@ -3,13 +3,12 @@
 use std::thread;
 use std::time::Duration;
 
-use h2::ext::Protocol;
-use http::{Method, Request, Version};
+use http::{HeaderValue, Request, Version};
 
 use super::support::PATIENCE;
 use super::support::config::Config;
 use super::support::gateway::Gateway;
-use super::support::h2::{H2, Incoming};
+use super::support::h2::{self, H2, Incoming};
 use super::support::request::{get, post};
 use super::support::server::{Authority, Server, Speaks, write};
 use super::support::upstream::Upstream;
@@ -400,15 +399,10 @@ fn an_idle_tunnel_asks_after_both_ends() {
 
 /// A request that opens a WebSocket over HTTP/2 (RFC 8441).
 fn extended_connect(path: &str, token: &str) -> Request<()> {
-    Request::builder()
-        .method(Method::CONNECT)
-        .uri(format!("http://a{path}"))
-        .extension(Protocol::from_static("websocket"))
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-protocol", "chat")
-        .header("authorization", format!("Bearer {token}"))
-        .body(())
-        .unwrap()
+    let mut request = h2::websocket(path);
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("chat"));
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
 }
 
 /// So many bytes of a stream.

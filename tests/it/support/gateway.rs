@@ -48,6 +48,10 @@ impl Old {
         self.0.child.try_wait().unwrap().is_some()
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0.child), signal).unwrap();
+    }
+
     /// Waits until it has ended.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         eventually("the old gatepost exits", || self.0.child.try_wait().unwrap())

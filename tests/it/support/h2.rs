@@ -5,8 +5,9 @@ use std::thread;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -237,6 +238,17 @@ impl Answer {
 /// A GET of a path at the host `a`.
 pub fn get(path: &str) -> Request<()> {
     Request::get(format!("http://a{path}")).body(()).unwrap()
+}
+
+/// A request that opens a WebSocket (RFC 8441).
+pub fn websocket(path: &str) -> Request<()> {
+    Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("http://a{path}"))
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap()
 }
 
 pub fn post(path: &str) -> Request<()> {
