@@ -26,15 +26,16 @@ fn said(gateway: &Gateway, what: &str) -> usize {
 
 /// Writes the file, sends SIGHUP and waits until the log says how it went.
 #[track_caller]
-fn reload(gateway: &Gateway, config: &Config) {
+pub(super) fn reload(gateway: &Gateway, config: &Config) {
     let mut hasher = DefaultHasher::new();
     config.text().hash(&mut hasher);
     // The watch may see the file before the signal comes: which content was loaded is what counts.
     load(gateway, config, &format!("\"fingerprint\":\"{:016x}\"", hasher.finish()));
 }
 
+/// The same, for another outcome.
 #[track_caller]
-fn load(gateway: &Gateway, config: &Config, outcome: &str) {
+pub(super) fn load(gateway: &Gateway, config: &Config, outcome: &str) {
     let before = said(gateway, outcome);
     // In one step, so that the watch finds what SIGHUP finds.
     let new = gateway.home().join("config.new");

@@ -1,20 +1,25 @@
-//! TLS towards clients: certificates, versions, client certificates, limits, and the way there from clear text.
+//! TLS towards clients: certificates, versions, client certificates, limits, the way there from clear text, and
+//! what becomes of it when the gateway changes while it serves.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
+use super::reload::{load, reload};
 use super::support::client::Client;
 use super::support::config::Config;
 use super::support::eventually;
 use super::support::gateway::Gateway;
+use super::support::h2::{self, H2};
 use super::support::request::{Request, get, post};
 use super::support::tls::{Authority, Issued, TlsClient, tcp};
 use super::support::upstream::Upstream;
+use super::take_over::{Crowd, says_close};
 
 /// A gateway with certificates `one` (one.test, the default) and `two` (two.test, *.wild.test).
 struct Site {
@@ -53,6 +58,13 @@ impl Site {
 
     fn connect(&self) -> TlsClient {
         self.connect_as("one.test").unwrap()
+    }
+
+    /// A configuration with the certificates in these files, the first by default.
+    fn config(&self, names: &[&str]) -> Config {
+        let files = names.iter().map(|name| format!("{{ cert = \"{name}.pem\", key = \"{name}.key\" }}"));
+        let files = format!("[{}]", files.collect::<Vec<_>>().join(", "));
+        Config::new().upstream("app", self.upstream.port()).set("server.tls", "certificates", &files)
     }
 
     fn get(&self, own: Option<&Issued>) -> Result<u16, String> {
@@ -337,4 +349,193 @@ fn bad_certificates_are_named_and_nothing_starts() {
     let ended = again.does_not_start();
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("one.pem") && ended.stderr.contains("two.key"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_reload_brings_other_certificates_and_open_connections_stay() {
+    let site = Site::new();
+    let mut open = site.connect();
+    assert_eq!(open.ask(&get("/public/x").bytes()).unwrap().status, 200);
+    let h2_config = Arc::new(site.authority.client(&["h2"], None));
+    let mut h2 = H2::connect_tls(site.gateway.address(), "one.test", &h2_config);
+    assert_eq!(h2.get("/public/x").status, 200);
+    let held = TlsClient::begin(site.gateway.address(), "one.test", &h2_config);
+
+    let (next, three) = (site.authority.issue(&["one.test"]), site.authority.issue(&["three.test"]));
+    next.write(site.gateway.home(), "next");
+    three.write(site.gateway.home(), "three");
+    reload(&site.gateway, &site.config(&["next", "three"]));
+    assert_eq!(site.connect().certificate(), next.der);
+    assert_eq!(site.connect_as("three.test").unwrap().certificate(), three.der);
+    let gone = site.connect_as("two.test").err().unwrap();
+    assert!(gone.contains("one.test"), "what is no longer named is no longer served: {gone}");
+    // A handshake that had begun gets whichever, and succeeds.
+    let certificate = held.finish().unwrap().certificate();
+    assert!(certificate == next.der || certificate == site.one.der);
+    let names = |name: &str| {
+        site.gateway.metric(&format!("gatepost_certificate_expiry_seconds{{name=\"{name}\"}}")).is_some()
+    };
+    assert!(names("one.test") && names("three.test") && !names("two.test"));
+
+    // What is in the new files counts from now on, without another signal.
+    let renewed = site.authority.issue(&["three.test"]);
+    renewed.write(site.gateway.home(), "three");
+    let shown = || site.connect_as("three.test").unwrap().certificate();
+    eventually("the renewed one is served", || (shown() == renewed.der).then_some(()));
+
+    assert_eq!(open.ask(&get("/public/x").bytes()).unwrap().status, 200);
+    assert_eq!(h2.get("/public/x").status, 200);
+}
+
+#[test]
+fn a_reload_with_bad_certificates_changes_nothing_and_says_so() {
+    let site = Site::new();
+    let home = site.gateway.home();
+    site.authority.issue(&["one.test"]).write(home, "next");
+    site.authority.issue(&["one.test"]).write(home, "other");
+    fs::write(home.join("rubbish.pem"), "rubbish").unwrap();
+    fs::write(home.join("rubbish.key"), &site.one.key).unwrap();
+    fs::copy(home.join("other.key"), home.join("mixed.key")).unwrap();
+    fs::copy(home.join("next.pem"), home.join("mixed.pem")).unwrap();
+    let stays = "the configuration was not loaded again";
+    for (name, said) in [
+        ("nowhere", "nowhere.pem"),
+        ("rubbish", "rubbish.pem"),
+        ("mixed", "does not belong to the certificate"),
+    ] {
+        let mut open = site.connect();
+        // Routes of a file that is not good do not count, either.
+        let config = site.config(&["next", name]).no_routes();
+        load(&site.gateway, &config, stays);
+        assert!(site.gateway.log().iter().any(|line| line.contains(said)), "the log names {said}");
+        assert_eq!(site.gateway.metric("gatepost_config_reload_success"), Some(0.0));
+        assert_eq!(site.connect().certificate(), site.one.der, "{name}");
+        assert_eq!(site.connect_as("two.test").unwrap().certificate(), site.two.der, "{name}");
+        assert_eq!(open.ask(&get("/public/x").bytes()).unwrap().status, 200, "{name}");
+    }
+    reload(&site.gateway, &site.config(&["two", "one"]));
+    assert_eq!(site.gateway.metric("gatepost_config_reload_success"), Some(1.0));
+}
+
+#[test]
+fn a_session_from_before_client_certificates_were_required_is_not_resumed() {
+    let site = Site::new();
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+        reload(&site.gateway, &site.config(&["one", "two"]));
+        let config = Arc::new(site.authority.client_of(versions, &[], None));
+        let connect = || TlsClient::connect(site.gateway.address(), "one.test", &config);
+        for round in 0..2 {
+            let mut client = connect().unwrap();
+            assert_eq!(client.ask(&get("/public/x").bytes()).unwrap().status, 200);
+            assert_eq!(client.resumed(), round > 0);
+        }
+        let before = site.upstream.count();
+        let strict = site.config(&["one", "two"]);
+        let strict = strict.set("server.tls", "client_ca", "\"ca.pem\"");
+        reload(&site.gateway, &strict.set("server.tls", "client_auth", "\"required\""));
+        let answer = connect().and_then(|mut client| client.ask(&get("/public/x").bytes()));
+        assert!(answer.is_err(), "{answer:?}");
+        assert_eq!(site.upstream.count(), before);
+    }
+}
+
+#[test]
+fn a_take_over_loses_no_handshake_and_no_request() {
+    let mut site = Site::with(|config| config.set("server", "drain_timeout", "\"20s\""));
+    let address = site.gateway.address();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut crowd = Crowd::new();
+    for (versions, keeps) in [
+        (&[&rustls::version::TLS13][..], true),
+        (&[&rustls::version::TLS12], true),
+        (&[&rustls::version::TLS13], false),
+        (&[&rustls::version::TLS12], false),
+    ] {
+        // Sessions of the one before are offered to the one that follows, too.
+        let config = Arc::new(site.authority.client_of(versions, &["http/1.1"], None));
+        let connect = move || TlsClient::connect(address, "one.test", &config).expect("a handshake");
+        let (asked, mut client) = (Arc::clone(&asked), connect());
+        crowd.join(move |_| {
+            let answer = client.ask(&get("/public/x").bytes()).expect("an answer").expect(200);
+            asked.fetch_add(1, Ordering::SeqCst);
+            if says_close(&answer) {
+                client.ends();
+            }
+            if says_close(&answer) || !keeps {
+                client = connect();
+            }
+        });
+    }
+    let config = Arc::new(site.authority.client(&["h2"], None));
+    let connect = move || H2::connect_tls(address, "one.test", &config);
+    let (counted, mut client) = (Arc::clone(&asked), connect());
+    crowd.join(move |_| {
+        match client.try_ask(h2::get("/public/x"), b"") {
+            Ok(answer) => {
+                assert_eq!(answer.status, 200);
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => {
+                // It was told to go elsewhere, and before this request was begun.
+                assert!(error.is_go_away() && error.reason() == Some(::h2::Reason::NO_ERROR), "{error}");
+                client = connect();
+            }
+        }
+    });
+    crowd.goes_on();
+    for _ in 0..2 {
+        let mut old = site.gateway.take_over();
+        crowd.goes_on();
+        assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+        crowd.goes_on();
+    }
+    crowd.end();
+    assert_eq!(site.upstream.count(), asked.load(Ordering::SeqCst), "each request went out once");
+    assert!(site.handshakes("failed") < 1.0);
+}
+
+#[test]
+fn a_take_over_does_not_concern_an_open_connection_or_a_handshake_that_has_begun() {
+    let mut site = Site::with(|config| config.set("server", "drain_timeout", "\"10m\""));
+    let address = site.gateway.address();
+    let http1 = Arc::new(site.authority.client(&["http/1.1"], None));
+    let mut idle = site.connect();
+    assert_eq!(idle.ask(&get("/public/x").bytes()).unwrap().status, 200);
+    let begun = TlsClient::begin(address, "one.test", &http1);
+    let silent = tcp(address);
+    eventually("all of them were accepted", || {
+        (site.gateway.metric("gatepost_connections")? >= 3.0).then_some(())
+    });
+    let mut old = site.gateway.take_over();
+    for mut client in [idle, begun.finish().unwrap()] {
+        let answer = client.ask(&get("/public/x").bytes()).unwrap();
+        assert!(answer.status == 200 && says_close(&answer), "{answer:?}");
+        client.ends();
+    }
+    assert!(!old.has_ended());
+    drop(silent);
+    assert_eq!(old.wait_for_exit().code(), Some(0), "{}", old.log());
+    assert_eq!(site.upstream.count(), 3);
+}
+
+#[test]
+fn a_session_of_the_old_one_begins_anew_in_the_new_one() {
+    let mut site = Site::new();
+    let configs = [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]]
+        .map(|versions| Arc::new(site.authority.client_of(versions, &[], None)));
+    let address = site.gateway.address();
+    let resumes = |config: &Arc<rustls::ClientConfig>| {
+        let mut client = TlsClient::connect(address, "one.test", config).unwrap();
+        assert_eq!(client.ask(&get("/public/x").bytes()).unwrap().status, 200);
+        client.resumed()
+    };
+    for config in &configs {
+        assert_eq!([resumes(config), resumes(config)], [false, true]);
+    }
+    site.gateway.take_over().wait_for_exit();
+    for config in &configs {
+        // Each process has a key of its own for tickets; one of another's costs a whole handshake, and no more.
+        assert_eq!([resumes(config), resumes(config)], [false, true]);
+    }
+    assert!(site.handshakes("failed") < 1.0);
 }

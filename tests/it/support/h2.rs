@@ -1,6 +1,7 @@
 //! HTTP/2 from a client's side: a proper client, and bare frames for what no proper client sends.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
@@ -8,8 +9,12 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
 
 use super::PATIENCE;
 use super::wire::Wire;
@@ -22,6 +27,11 @@ pub struct H2 {
     ended: Option<oneshot::Receiver<Result<(), h2::Error>>>,
     _stop: oneshot::Sender<()>,
 }
+
+/// What HTTP/2 is spoken on.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// An answer with its whole body.
 #[derive(Debug)]
@@ -53,6 +63,21 @@ impl H2 {
 
     /// With windows and the like as the builder has them.
     pub fn connect_with(address: SocketAddr, builder: h2::client::Builder) -> Self {
+        Self::connect_over(address, builder, None)
+    }
+
+    /// Over TLS, to a server of this name.
+    pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::clone(config));
+        Self::connect_over(address, h2::client::Builder::new(), Some((connector, name)))
+    }
+
+    fn connect_over(
+        address: SocketAddr,
+        builder: h2::client::Builder,
+        tls: Option<(TlsConnector, ServerName<'static>)>,
+    ) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -63,6 +88,10 @@ impl H2 {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+                let stream: Box<dyn Stream> = match tls {
+                    None => Box::new(stream),
+                    Some((connector, name)) => Box::new(connector.connect(name, stream).await.unwrap()),
+                };
                 let (requests, connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
                 say.send((Handle::current(), requests)).unwrap();
                 tokio::select! {

@@ -107,6 +107,25 @@ pub struct TlsClient {
     held: Vec<u8>,
 }
 
+/// A TLS connection in the middle of the client's first word.
+pub struct HalfClient {
+    connection: ClientConnection,
+    stream: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl HalfClient {
+    /// Says the rest and does the handshake.
+    pub fn finish(self) -> Result<TlsClient, String> {
+        let Self { mut connection, mut stream, rest } = self;
+        stream.write_all(&rest).map_err(|error| error.to_string())?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
+        }
+        Ok(TlsClient { stream: StreamOwned::new(connection, stream), held: Vec::new() })
+    }
+}
+
 /// A connection on which nothing was said yet; reads do not wait for ever.
 pub fn tcp(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
@@ -120,13 +139,27 @@ impl TlsClient {
     /// Does the handshake. With TLS 1.3 a server's "no" to the client's certificate comes later, with the
     /// first read.
     pub fn connect(to: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Result<Self, String> {
+        Self::begin(to, name, config).finish()
+    }
+
+    /// Sends half of the first message.
+    pub fn begin(to: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> HalfClient {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
-        let mut stream = tcp(to);
-        while connection.is_handshaking() {
-            connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
+        let (mut stream, mut hello) = (tcp(to), Vec::new());
+        while connection.wants_write() {
+            connection.write_tls(&mut hello).unwrap();
         }
-        Ok(Self { stream: StreamOwned::new(connection, stream), held: Vec::new() })
+        let rest = hello.split_off(hello.len() / 2);
+        stream.write_all(&hello).unwrap();
+        HalfClient { connection, stream, rest }
+    }
+    /// Reads the connection to its end, which is said (`close_notify`).
+    #[track_caller]
+    pub fn ends(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("a proper end");
+        assert!(rest.is_empty() && self.held.is_empty(), "more came: {}", super::wire::show(&rest));
     }
 
     /// The certificate that the server showed.
