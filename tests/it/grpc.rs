@@ -140,7 +140,7 @@ fn a_unary_call_and_its_trailers_pass() {
     each_way(|server, gateway| {
         let user = gateway.user("alice").access;
         let mut client = H2::connect(gateway.address());
-        let large = message(&[7; 300_000]);
+        let large = message(&vec![7; 300_000]);
         for content in [message(b"hi"), message(b""), large] {
             let answer = client.ask(plain_call("/pkg.Service/Method", &user), &content);
             assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/grpc")));
