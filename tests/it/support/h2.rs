@@ -81,7 +81,7 @@ impl H2 {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, mut stopped) = oneshot::channel::<()>();
         let (say, hear) = std::sync::mpsc::channel();
         let (end, ended) = oneshot::channel();
         thread::spawn(move || {
@@ -96,8 +96,10 @@ impl H2 {
                 say.send((Handle::current(), requests)).unwrap();
                 tokio::select! {
                     result = connection => { let _ = end.send(result); }
-                    _ = stopped => {}
+                    _ = &mut stopped => return,
                 }
+                // What has come is still read, with this runtime's clock.
+                let _ = stopped.await;
             });
         });
         let (handle, requests) = hear.recv_timeout(PATIENCE).unwrap();
