@@ -2,23 +2,17 @@
 //! told twice.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::support::config::Config;
-use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::request::{Request, get, post};
 use crate::support::upstream::{Upstream, echo, hang, reset};
 use crate::support::wire::show;
 use crate::support::world::World;
-
-/// A port where nobody listens.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::support::{closed_port, eventually};
 
 #[test]
 fn an_upstream_that_refuses_is_502_and_leaks_no_address() {

@@ -3,12 +3,12 @@
 use h2::Reason;
 use http::{HeaderValue, Request, Version};
 
-use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::h2::{Answer, H2, Incoming, post};
 use crate::support::server::{Authority, Server, Speaks, write};
 use crate::support::upstream::Upstream;
 use crate::support::world::World;
+use crate::support::{closed_port, eventually};
 
 fn world(upstream: Upstream) -> World {
     World::before(upstream, |c| c.set("server", "h2c", "true"))
@@ -70,7 +70,7 @@ fn a_refused_call_is_told_in_grpcs_words_and_logged_in_https() {
 
 #[test]
 fn an_upstream_that_fails_is_unavailable_or_late() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gone = closed_port();
     let hanging = Upstream::scripted(crate::support::upstream::hang);
     let port = hanging.port();
     let world = World::before(hanging, |c| {

@@ -16,7 +16,7 @@ use crate::support::request::{Request, get, post};
 use crate::support::upstream::{Upstream, echo};
 use crate::support::wire::find;
 use crate::support::world::World;
-use crate::support::{PASSWORD, eventually};
+use crate::support::{PASSWORD, closed_port, eventually};
 
 #[test]
 fn the_admin_listener_answers_three_questions_and_no_other() {
@@ -39,7 +39,7 @@ fn the_admin_listener_answers_three_questions_and_no_other() {
 
 #[test]
 fn readiness_does_not_depend_on_the_upstream() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = closed_port();
     let gateway = Gateway::start(&Config::new().upstream("app", port));
     gateway.ask(get("/public/x")).is_problem(502, "upstream_unreachable");
     assert_eq!(gateway.ask_admin("/readyz").status, 200);

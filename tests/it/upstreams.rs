@@ -17,7 +17,7 @@ use crate::support::gateway::Gateway;
 use crate::support::request::{Request, get, post};
 use crate::support::server::{self, Authority, Server, Speaks};
 use crate::support::upstream::{Upstream, hang, reset};
-use crate::support::{eventually, wire};
+use crate::support::{closed_port, eventually, wire};
 
 /// A server that can be killed, with every connection that it has, and started again on the same port.
 struct Mortal {
@@ -136,11 +136,6 @@ impl Told {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A port where nobody listens.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// One upstream, `app`, with servers at these ports.

@@ -14,6 +14,7 @@ pub mod websocket;
 pub mod wire;
 pub mod world;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,4 +34,13 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
         thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// A port on which nobody listens, and nobody will: it is taken until the tests end.
+pub fn closed_port() -> u16 {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
