@@ -101,7 +101,7 @@ impl Listeners {
 }
 
 impl Server {
-    /// Starts one worker for each of `counts` on sockets that listen already.
+    /// Starts one worker for each of `counts` on sockets that listen already. When this returns, each accepts.
     ///
     /// # Errors
     /// [`StartError`]; nothing is served then.
@@ -151,10 +151,12 @@ impl Server {
             workers: Vec::new(),
             turns: Vec::new(),
         };
+        let (started, starts) = mpsc::channel();
         for (number, (listeners, counts)) in portions.into_iter().zip(counts).enumerate() {
             let turns = Arc::new(AtomicU64::new(0));
             server.turns.push(Arc::clone(&turns));
             let start = Start {
+                started: started.clone(),
                 turns,
                 shared: replacements.clone(),
                 adopted: adopted.clone(),
@@ -171,7 +173,17 @@ impl Server {
             let thread = thread::Builder::new().name(format!("gatepost-{number}"));
             server.workers.push(thread.spawn(move || worker::run(start)).map_err(StartError::Thread)?);
         }
-        Ok(server)
+        drop(started);
+        if server.workers.iter().all(|_| starts.recv().is_ok()) { Ok(server) } else { Err(server.give_up()) }
+    }
+
+    /// Ends what has started, since a worker has not, and says why. The sockets' files stay: they may be of
+    /// a process that still serves.
+    fn give_up(self) -> StartError {
+        self.stage.send_replace(Stage::Stopping);
+        let outcomes: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        let error = outcomes.into_iter().find_map(|outcome| outcome.ok()?.err());
+        StartError::Thread(error.unwrap_or_else(|| io::Error::other("it panicked")))
     }
 
     /// Where it listens, as URLs; the actual ports when 0 was asked for.

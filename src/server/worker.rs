@@ -53,6 +53,8 @@ pub(super) enum Stage {
 
 /// What a worker is started with.
 pub(super) struct Start {
+    /// Told once, when everything that can fail has not; dropped when it has.
+    pub(super) started: mpsc::Sender<()>,
     /// Raised a few times a second, so that others see that the worker is not stuck.
     pub(super) turns: Arc<AtomicU64>,
     /// What all workers share, and what replaces it at a reload.
@@ -290,6 +292,9 @@ async fn serve(start: Start) -> io::Result<()> {
             }
         }
     }
+    // Who is no longer there does not wait, either.
+    let _ = start.started.send(());
+    drop(start.started);
     reached(&mut stage, Stage::Leaving).await;
     accepting.shutdown().await;
     worker.leaving.set(true);
