@@ -137,10 +137,12 @@ impl Gateway {
         gateway
     }
 
-    /// Replaces the configuration file.
+    /// Replaces the configuration file, in one step: a gateway that watches it sees no half of it.
     pub fn configure(&self, text: &str) {
-        fs::write(self.config(), text).unwrap();
-        fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600)).unwrap();
+        let beside = self.home().join("config.next");
+        fs::write(&beside, text).unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(beside, self.config()).unwrap();
     }
 
     pub fn home(&self) -> &Path {
