@@ -55,6 +55,7 @@ pub mod deadline;
 pub mod gateway;
 pub mod http1;
 pub mod lease;
+pub mod outbound;
 pub mod proxy;
 pub mod server;
 pub mod stream;

@@ -144,6 +144,17 @@ label! {
     }
 }
 label! {
+    /// What became of a good token that the app had minted, when its account was looked up.
+    LegacyResult {
+        /// There is such an account.
+        Accepted = "accepted",
+        /// There is none.
+        NoAccount = "no_account",
+        /// The account has changed since, or is disabled, or the token was revoked.
+        Revoked = "revoked",
+    }
+}
+label! {
     /// How a refresh ended.
     RefreshResult {
         /// The next token was issued.
@@ -310,6 +321,28 @@ label! {
     }
 }
 label! {
+    /// What the app said when it was asked.
+    AnswerOfApp {
+        /// Yes.
+        Yes = "yes",
+        /// No.
+        No = "no",
+        /// Nothing that counts as an answer.
+        None = "none",
+    }
+}
+label! {
+    /// What became of an event.
+    EventResult {
+        /// The app took it.
+        Sent = "sent",
+        /// It did not; it is tried again.
+        Failed = "failed",
+        /// It has not for too long, and is not told.
+        GivenUp = "given_up",
+    }
+}
+label! {
     /// What a listener that sends people to https answered.
     RedirectResult {
         /// A redirect.
@@ -357,6 +390,8 @@ pub struct ServerSample {
 pub struct Metrics {
     /// `gatepost_tokens_issued_total{type}`
     pub tokens_issued: Family<TokenType>,
+    /// `gatepost_legacy_tokens_total{result}`
+    pub legacy_tokens: Family<LegacyResult>,
     /// `gatepost_refresh_total{result}`
     pub refreshes: Family<RefreshResult>,
     /// `gatepost_throttled_total{scope}`
@@ -379,6 +414,14 @@ pub struct Metrics {
     pub certificate_reloads: Family<ReloadResult>,
     /// `gatepost_acme_orders_total{result}`
     pub acme_orders: Family<OrderResult>,
+    /// `gatepost_migrate_total{result}`: logins that the app was asked about.
+    pub migrations: Family<AnswerOfApp>,
+    /// `gatepost_admission_total{result}`: registrations that the app was asked about.
+    pub admissions: Family<AnswerOfApp>,
+    /// `gatepost_events_total{result}`: calls that tell the app of accounts.
+    pub events: Family<EventResult>,
+    /// `gatepost_events_pending`: events that the app was not told yet.
+    pub events_pending: Gauge,
     /// `gatepost_redirects_total{result}`: answers of listeners that send people to https.
     pub redirects: Family<RedirectResult>,
     /// `gatepost_tunnels`: open WebSocket tunnels.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, Uri};
 use ipnet::IpNet;
 
 use crate::authz::Policy;
@@ -44,6 +44,10 @@ pub const RESERVED_CLAIMS: [&str; 17] = [
     "act",
 ];
 
+/// What the answer to a login has anyway; `[auth] answer` adds others (RFC 6749 section 5.1).
+pub const ANSWER_MEMBERS: [&str; 5] =
+    ["access_token", "token_type", "expires_in", "refresh_token", "refresh_expires_in"];
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -63,6 +67,10 @@ pub struct Settings {
     pub tokens: TokenSettings,
     /// `[identity]`
     pub identity: IdentitySettings,
+    /// `[cors]`
+    pub cors: CorsSettings,
+    /// `[events]`
+    pub events: Option<EventSettings>,
     /// `[[upstream]]`, in the order of the file
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[route]]`, in the order of the file
@@ -289,10 +297,162 @@ pub struct AuthSettings {
     pub usernames: UsernameRules,
     /// Canonical names that nobody can register.
     pub reserved_usernames: Vec<String>,
+    /// What becomes the id of a new account.
+    pub ids: Ids,
+    /// Endpoints under other paths, outside the prefix; each a literal.
+    pub paths: Vec<(PathPattern, EndpointName)>,
+    /// Members that the answer to a login and a refresh has beside its own, by name.
+    pub answer: Vec<(String, AnswerSource)>,
+    /// How refusals are worded.
+    pub errors: ErrorBodies,
     /// `[auth.password]`
     pub password: PasswordSettings,
     /// `[auth.throttle]`
     pub throttle: ThrottleSettings,
+    /// `[auth] admission_url`: asked before somebody can register.
+    pub admission: Option<AdmissionSettings>,
+    /// `[auth.migrate]`: where a name that is not known here may be known.
+    pub migrate: Option<MigrateSettings>,
+}
+
+/// `[auth] admission_url`, `admission_timeout`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Whom to ask: `http://` or `https://`.
+    pub url: Uri,
+    /// For the whole call.
+    pub timeout: Duration,
+}
+
+/// `[auth.migrate]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrateSettings {
+    /// The app's own login: `http://` or `https://`.
+    pub url: Uri,
+    /// What it is sent.
+    pub body: LoginTemplate,
+    /// Which statuses say yes.
+    pub ok_status: Vec<u16>,
+    /// From when on it is not asked any more, in seconds since 1970.
+    pub until: u64,
+    /// For each call.
+    pub timeout: Duration,
+}
+
+/// The body of a login elsewhere. `{username}` and `{password}` stand in its texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginTemplate {
+    /// `application/json`
+    Json(serde_json::Value),
+    /// `application/x-www-form-urlencoded`: names, and values before they are encoded.
+    Form(Vec<(String, String)>),
+}
+
+/// `[events]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSettings {
+    /// Who is told: `http://` or `https://`.
+    pub url: Uri,
+    /// What calls to the app are signed with.
+    pub secret: Secret<Vec<u8>>,
+    /// For each call.
+    pub timeout: Duration,
+    /// How long an event is tried.
+    pub keep: Duration,
+}
+
+/// An endpoint that can have a path outside the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointName {
+    /// Starts a session.
+    Login,
+    /// Makes an account.
+    Register,
+    /// Exchanges a refresh token.
+    Refresh,
+    /// Ends a session.
+    Logout,
+    /// Ends all sessions of the caller.
+    LogoutAll,
+    /// The caller's account.
+    Me,
+    /// Changes the caller's password.
+    Password,
+    /// Greets the caller.
+    Protected,
+}
+
+impl EndpointName {
+    /// Its path below the prefix.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Login => "/login",
+            Self::Register => "/register",
+            Self::Refresh => "/refresh",
+            Self::Logout => "/logout",
+            Self::LogoutAll => "/logout-all",
+            Self::Me => "/me",
+            Self::Password => "/password",
+            Self::Protected => "/protected",
+        }
+    }
+
+    /// The methods that it answers.
+    #[must_use]
+    pub fn methods(self) -> Vec<Method> {
+        match self {
+            Self::Me => vec![Method::GET, Method::PATCH, Method::DELETE],
+            Self::Protected => vec![Method::GET],
+            _ => vec![Method::POST],
+        }
+    }
+}
+
+/// What an extra member of the answer to a login says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerSource {
+    /// The access token.
+    AccessToken,
+    /// `Bearer`
+    TokenType,
+    /// The access token's life, in seconds.
+    ExpiresIn,
+    /// The refresh token.
+    RefreshToken,
+    /// The refresh token's life, in seconds.
+    RefreshExpiresIn,
+    /// The user id.
+    Id,
+    /// The username.
+    Username,
+    /// The address, or null.
+    Email,
+    /// The name, or null.
+    Name,
+    /// The effective roles, a list.
+    Roles,
+}
+
+/// Whose words a refusal is told in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorBodies {
+    /// RFC 9457.
+    #[default]
+    Problem,
+    /// Flask-JWT-Extended 4: `{"msg": …}`, and 422 for tokens that are none.
+    FlaskJwtExtended,
+    /// Flask-JWT 0.3: `{"status_code": …, "error": …, "description": …}`.
+    FlaskJwt,
+}
+
+/// What becomes the id of a new account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// A random UUID (version 4).
+    Uuid,
+    /// The next whole number after all that there were.
+    Sequence,
 }
 
 /// Who may register.
@@ -406,8 +566,114 @@ pub struct TokenSettings {
     pub accept: Vec<CredentialForm>,
     /// Extra claims.
     pub claims: Vec<(String, ClaimSource)>,
+    /// Extra claims that say the same in every token.
+    pub fixed_claims: Vec<(String, String)>,
     /// Verified tokens kept in memory, in bytes, all workers together.
     pub cache_bytes: u64,
+    /// Secrets that signed before [`SigningAlgorithm::Hs256`]'s; they verify and never sign.
+    pub previous_secrets: Vec<Secret<Vec<u8>>>,
+    /// `[[legacy_token]]`
+    pub legacy: Vec<LegacyTokenSettings>,
+}
+
+/// `[[legacy_token]]`: tokens that the app minted by itself. Nothing here ever signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyTokenSettings {
+    /// The one algorithm of the key.
+    pub algorithm: LegacyAlgorithm,
+    /// What checks the signatures.
+    pub key: LegacyKey,
+    /// The claim that names the account: one name, or several from the outside in.
+    pub user: Vec<String>,
+    /// What the claim's value is.
+    pub account: LegacyAccount,
+    /// Whether names and addresses are taken in any case.
+    pub ignore_case: bool,
+    /// The `iss` that the tokens have; `None`: they have none.
+    pub issuer: Option<String>,
+    /// The `aud` that the tokens have; `None`: they have none.
+    pub audience: Option<String>,
+    /// From then on none of them counts; seconds since the epoch.
+    pub until: u64,
+}
+
+/// What may have signed a token of the app's (RFC 7518 section 3.1, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyAlgorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// HMAC with SHA-384.
+    Hs384,
+    /// HMAC with SHA-512.
+    Hs512,
+    /// RSA PKCS#1 v1.5 with SHA-256.
+    Rs256,
+    /// RSA PKCS#1 v1.5 with SHA-384.
+    Rs384,
+    /// RSA PKCS#1 v1.5 with SHA-512.
+    Rs512,
+    /// RSA PSS with SHA-256.
+    Ps256,
+    /// RSA PSS with SHA-384.
+    Ps384,
+    /// RSA PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl LegacyAlgorithm {
+    /// Its `alg`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// Whether the key is a secret that signer and verifier share.
+    #[must_use]
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
+    }
+}
+
+/// What checks a legacy token. The two are never taken for one another: whoever knows a public key could
+/// otherwise sign with it (RFC 8725 section 2.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LegacyKey {
+    /// Shared with the app. May be shorter than [`MIN_SECRET_BYTES`].
+    Secret(Secret<Vec<u8>>),
+    /// DER: a `SubjectPublicKeyInfo`, or an `RSAPublicKey`.
+    Public(Vec<u8>),
+}
+
+/// Which of an account's names a legacy token's claim holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyAccount {
+    /// An id; where no account has it, and it does not look like one, a name or a proved address.
+    Either,
+    /// The id.
+    Id,
+    /// The username.
+    Username,
+    /// The address, which must be proved.
+    Email,
 }
 
 /// How access tokens are signed.
@@ -435,6 +701,8 @@ pub enum CredentialForm {
 pub enum ClaimSource {
     /// The user id.
     Sub,
+    /// The user id, as a JSON number when it is one: for apps that compare it with the numbers in a table.
+    SubNumber,
     /// The username.
     Username,
     /// The address, when there is one.
@@ -477,6 +745,37 @@ pub struct IdentityHeaderNames {
     pub roles: Option<HeaderName>,
     /// The session.
     pub session: Option<HeaderName>,
+}
+
+/// `[cors]`: which pages of other origins may read what the gateway itself answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorsSettings {
+    /// Which origins.
+    pub origins: CorsOrigins,
+    /// Which headers their requests may set, besides those that need no leave.
+    pub headers: Vec<HeaderName>,
+    /// Whether their requests may carry cookies and client certificates. Never beside
+    /// [`CorsOrigins::Any`].
+    pub credentials: bool,
+    /// How long a browser may keep the answer to a preflight; whole seconds.
+    pub max_age: Duration,
+}
+
+impl CorsSettings {
+    /// Whether any page of another origin is let in.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !matches!(&self.origins, CorsOrigins::These(origins) if origins.is_empty())
+    }
+}
+
+/// Which origins may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// Every one.
+    Any,
+    /// These, as browsers write them (RFC 6454 section 6.2). Empty: none.
+    These(Vec<String>),
 }
 
 /// `[[upstream]]`
@@ -600,6 +899,8 @@ pub struct RouteSettings {
     pub forward_authorization: bool,
     /// Whether a refusal is one.
     pub mode: RouteMode,
+    /// What becomes of a preflight.
+    pub preflight: PreflightMode,
     /// `FILE:LINE` of the table, for messages.
     pub place: String,
 }
@@ -611,6 +912,17 @@ pub enum RouteMode {
     Enforce,
     /// It is counted and logged, and passes.
     Report,
+}
+
+/// What becomes of the preflight of a request that a rule takes (Fetch standard, CORS-preflight request).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreflightMode {
+    /// It is judged like any other request: without a token it passes where nobody is asked for one.
+    Deny,
+    /// The gateway answers it, by `[cors]`.
+    Answer,
+    /// It goes to the app without a caller.
+    Upstream,
 }
 
 /// `[[test]]`

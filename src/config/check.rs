@@ -11,7 +11,10 @@ use super::sections::upstreams::UpstreamRead;
 use super::value::quote;
 use crate::authz::{Access, Policy};
 use crate::route::{MethodSet, PathCase, PathPattern, RouteRule, RouteTable, TableError};
-use crate::settings::{Registration, RouteMode, WELL_KNOWN_JWKS};
+use crate::settings::{CorsSettings, PreflightMode, Registration, RouteMode, WELL_KNOWN_JWKS};
+
+/// The own rules before those of `[auth] paths`.
+const BEFORE_PATHS: usize = 2;
 
 /// Everything that was read and has to fit together.
 pub(super) struct Parts<'a> {
@@ -20,6 +23,7 @@ pub(super) struct Parts<'a> {
     pub(super) auth: &'a AuthRead,
     pub(super) roles: &'a Roles,
     pub(super) upstreams: &'a [UpstreamRead],
+    pub(super) cors: &'a CorsSettings,
     pub(super) routes: &'a [RouteRead],
     /// How many routes are written, broken ones among them.
     pub(super) routes_written: usize,
@@ -30,9 +34,13 @@ impl Parts<'_> {
     pub(super) fn check(&self) {
         self.check_counts();
         self.check_upstreams_used();
+        self.check_own_paths();
         self.check_table();
+        self.check_unmoved_names();
+        self.warn_of_shared_paths();
         self.warn_of_open_doors();
         self.warn_of_reporting();
+        self.warn_of_closed_windows();
     }
 
     /// No route is no mistake that could hurt (nothing is forwarded), but hardly meant.
@@ -59,6 +67,34 @@ impl Parts<'_> {
         }
     }
 
+    /// `[auth] paths` against the prefix, the keys' place and one another.
+    fn check_own_paths(&self) {
+        let auth = &self.auth.settings;
+        let keys = PathPattern::parse(WELL_KNOWN_JWKS);
+        for (index, ((path, name), origin)) in auth.paths.iter().zip(&self.auth.paths).enumerate() {
+            let text = quote(path.as_str());
+            if path.is_at_or_below(&auth.prefix, self.case) {
+                let message =
+                    format!("auth.paths: {text} is at or below the prefix, {}", quote(auth.prefix.as_str()));
+                let endpoint = auth.prefix.as_str().to_owned() + name.path();
+                let problem = Problem::error(message, self.reader.place(origin)).help(format!(
+                    "the endpoint has the path {} there already; [auth] prefix moves it",
+                    quote(&endpoint)
+                ));
+                self.reader.push(problem);
+            } else if keys.as_ref().is_ok_and(|keys| path.is_at_or_below(keys, self.case)) {
+                self.reader.error(format!("auth.paths: {text} is where the public keys are"), origin);
+            }
+            let same = |(earlier, _): &(PathPattern, _)| earlier.covers(path, self.case);
+            if let Some(earlier) = auth.paths[..index].iter().position(same) {
+                let problem =
+                    Problem::error(format!("auth.paths: {text} is there twice"), self.reader.place(origin))
+                        .note("the earlier one", self.reader.place(&self.auth.paths[earlier]));
+                self.reader.push(problem);
+            }
+        }
+    }
+
     /// Builds the table that will decide, and asks it.
     fn check_table(&self) {
         let own = self.own_rules();
@@ -76,12 +112,16 @@ impl Parts<'_> {
         }
     }
 
-    /// The prefix and all below it, and the well-known place of the keys.
+    /// The prefix and all below it, the well-known place of the keys, and `[auth] paths`, which are at
+    /// their place in the list plus [`BEFORE_PATHS`].
     fn own_rules(&self) -> Vec<(RouteRule, ())> {
-        let prefix = self.auth.settings.prefix.join("/**");
-        let keys = PathPattern::parse(WELL_KNOWN_JWKS);
-        let rule = |path| (RouteRule { host: None, path, methods: MethodSet::Any }, ());
-        [prefix, keys].into_iter().flatten().map(rule).collect()
+        let auth = &self.auth.settings;
+        let prefix = auth.prefix.join("/**");
+        let keys = PathPattern::parse(WELL_KNOWN_JWKS).and_then(|keys| keys.join("/**"));
+        let rule = |path, methods| (RouteRule { host: None, path, methods }, ());
+        let reserved = [prefix, keys].into_iter().flatten().map(|path| rule(path, MethodSet::Any));
+        let paths = auth.paths.iter().map(|(path, name)| rule(path.clone(), MethodSet::Only(name.methods())));
+        reserved.chain(paths).collect()
     }
 
     fn report(&self, error: TableError) {
@@ -112,6 +152,23 @@ impl Parts<'_> {
                     problem
                 }
             }
+            TableError::OwnPath { route, own } => {
+                let at = own.saturating_sub(BEFORE_PATHS);
+                let rule = &self.routes[route].settings.rule;
+                let why = if rule.host.is_some() { "on every host" } else { "for these methods" };
+                let message = format!("the route {} is the gateway's own {why}", path(route));
+                let names = self.auth.settings.paths.get(at).map(|(_, name)| name.methods());
+                let names: Vec<String> = names.into_iter().flatten().map(|name| name.to_string()).collect();
+                let names = names.join(", ");
+                let problem = Problem::error(message, place(route))
+                    .help(format!("a route of this path needs methods other than {names}, and no host"));
+                match self.auth.paths.get(at) {
+                    Some(origin) => problem.note("the gateway's path", self.reader.place(origin)),
+                    None => problem,
+                }
+            }
+            // Said by `check_own_paths`, with the place of both.
+            TableError::Own { b, .. } if b >= BEFORE_PATHS => return,
             TableError::Own { .. } => {
                 let message = "the prefix collides with a path of the gateway's own";
                 Problem::error(message, self.reader.place(&self.auth.prefix))
@@ -144,6 +201,46 @@ impl Parts<'_> {
             let problem = Problem::warning(message, self.reader.place(&above.path))
                 .note("the stricter one", self.reader.place(&below.path))
                 .help("repeat the stricter route with this host, if its paths need the same protection");
+            self.reader.push(problem);
+        }
+    }
+
+    /// A name that has not moved yet belongs to somebody, and only the app knows.
+    fn check_unmoved_names(&self) {
+        let auth = &self.auth.settings;
+        let Some(migrate) = &self.auth.migrate else { return };
+        if auth.registration == Registration::Open && auth.admission.is_none() {
+            let message = "auth.migrate beside open registration: anybody could register a name that only \
+                           the app knows";
+            let problem = Problem::error(message, self.reader.place(migrate))
+                .note("registration is open", self.reader.place(&self.auth.registration))
+                .help("set [auth] admission_url, so that the app is asked; or close registration");
+            self.reader.push(problem);
+        }
+    }
+
+    /// A route beside one of `[auth] paths` decides on every host, before the routes for one host.
+    fn warn_of_shared_paths(&self) {
+        let is_own = |rule: &RouteRule| {
+            let own = |(path, _): &(PathPattern, _)| path.covers(&rule.path, self.case);
+            rule.host.is_none() && self.auth.settings.paths.iter().any(own)
+        };
+        for shared in self.routes.iter().filter(|route| is_own(&route.settings.rule)) {
+            let rule = &shared.settings.rule;
+            let stricter = |route: &&RouteRead| {
+                let other = &route.settings;
+                other.rule.host.is_some()
+                    && other.rule.path.covers(&rule.path, self.case)
+                    && other.rule.methods.overlaps(&rule.methods)
+                    && asks_for_less(&shared.settings.policy, &other.policy)
+            };
+            let Some(hidden) = self.routes.iter().find(stricter) else { continue };
+            let path = quote(rule.path.as_str());
+            let message = format!(
+                "the route {path} is beside a path of the gateway's own, decides on every host, and asks for less than one for one host"
+            );
+            let problem = Problem::warning(message, self.reader.place(&shared.path))
+                .note("the stricter one", self.reader.place(&hidden.path));
             self.reader.push(problem);
         }
     }
@@ -182,6 +279,35 @@ impl Parts<'_> {
             };
             self.reader.warn(message, &route.mode);
         }
+    }
+
+    /// Pages of other origins may log in here, and then call nothing.
+    fn warn_of_closed_windows(&self) {
+        let asks_in_vain = |route: &&RouteRead| {
+            route.settings.preflight == PreflightMode::Deny
+                && route.settings.policy.access() == Access::Authenticated
+        };
+        // A route of its own for OPTIONS says that somebody has thought of it.
+        let names_options = |route: &RouteRead| match &route.settings.rule.methods {
+            MethodSet::Any => false,
+            MethodSet::Only(methods) => methods.contains(&http::Method::OPTIONS),
+        };
+        if !self.cors.is_on() || self.routes.iter().any(names_options) {
+            return;
+        }
+        let mut routes = self.routes.iter().filter(asks_in_vain);
+        let Some(first) = routes.next() else { return };
+        let more = match routes.count() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let path = quote(first.settings.rule.path.as_str());
+        let message =
+            format!("pages of the origins in [cors] cannot call the route {path}{more} with a token");
+        let problem = Problem::warning(message, self.reader.place(&first.path)).help(
+            "browsers ask first, without the token, and are refused; preflight = \"answer\" or \"upstream\"",
+        );
+        self.reader.push(problem);
     }
 
     /// Whether a fresh account passes.

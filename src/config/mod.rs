@@ -13,6 +13,7 @@
 mod address;
 mod check;
 mod file;
+mod fit;
 mod origin;
 mod overlay;
 mod problem;
@@ -35,10 +36,11 @@ use serde::Serialize;
 use crate::settings::Settings;
 use origin::SourceFile;
 use reader::Reader;
-use sections::{auth, identity, roles, routes, server, tokens, trials, upstreams};
+use sections::{auth, cors, identity, legacy, outbound, roles, routes, server, tokens, trials, upstreams};
 
 pub use origin::{Origin, Place};
 pub use problem::{Problem, Problems, Severity};
+pub(crate) use units::parse_duration;
 
 /// Where to look.
 #[derive(Clone, Default)]
@@ -159,8 +161,21 @@ fn read(source: &mut SourceFile, sources: &Sources) -> Result<ReadAll, Problems>
 
 /// In the order of the reference; the order of reading has reasons of its own.
 fn in_order(mut shown: Vec<ShownValue>) -> Vec<ShownValue> {
-    const TABLES: [&str; 11] = [
-        "server", "admin", "log", "store", "auth", "roles", "tokens", "identity", "upstream", "route", "test",
+    const TABLES: [&str; 14] = [
+        "server",
+        "admin",
+        "log",
+        "store",
+        "auth",
+        "roles",
+        "tokens",
+        "legacy_token",
+        "identity",
+        "cors",
+        "events",
+        "upstream",
+        "route",
+        "test",
     ];
     let rank = |value: &ShownValue| {
         let table = value.key.split(['.', '[']).next().unwrap_or_default();
@@ -180,12 +195,17 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
     let auth = auth::read(&root)?;
     let roles = roles::read(&root);
     roles.check(reader, "auth.default_roles", &auth.default_roles);
-    let tokens = tokens::read(&root);
+    let mut tokens = tokens::read(&root);
+    let legacy = legacy::read(&root);
+    tokens.settings.legacy = legacy.iter().map(|token| token.settings.clone()).collect();
     let identity = identity::read(&root);
+    let cors = cors::read(&root);
+    let events = outbound::read_events(&root);
     let upstreams = upstreams::read(&root);
     let around = routes::Surroundings {
         roles: &roles,
         upstreams: &upstreams,
+        cors: cors.is_on(),
         forward_authorization: identity.forward_authorization,
     };
     let (routes, routes_written) = routes::read(&root, &around);
@@ -196,11 +216,13 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
         auth: &auth,
         roles: &roles,
         upstreams: &upstreams,
+        cors: &cors,
         routes: &routes,
         routes_written,
         case: server.path_case,
     };
     parts.check();
+    fit::check(&fit::Parts { reader, auth: &auth, tokens: &tokens, legacy: &legacy, routes: &routes });
     root.finish();
     Some(Settings {
         server,
@@ -209,8 +231,10 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
         store,
         auth: auth.settings,
         roles: roles.table,
-        tokens,
+        tokens: tokens.settings,
         identity,
+        cors,
+        events,
         upstreams: upstreams.into_iter().map(|upstream| upstream.settings).collect(),
         routes: routes.into_iter().map(|route| route.settings).collect(),
         tests,

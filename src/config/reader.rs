@@ -348,8 +348,10 @@ impl<'a> Section<'a> {
                 suggestion.map_or(String::new(), |key| format!(", did you mean {}?", quote(key)));
             let mut table = String::new();
             if !self.kind.is_empty() {
-                let array = if matches!(self.kind, "upstream" | "route" | "test" | "server.tls.certificates")
-                {
+                let array = if matches!(
+                    self.kind,
+                    "upstream" | "route" | "test" | "legacy_token" | "server.tls.certificates"
+                ) {
                     ("[[", "]]")
                 } else {
                     ("[", "]")

@@ -103,7 +103,7 @@ pub(super) fn judge(secret: &[u8]) -> Result<(), String> {
 /// Whether a key holds a secret, misspelt or not.
 pub(super) fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    if key.ends_with("file") {
+    if key.ends_with("file") || key.ends_with("files") {
         return false;
     }
     key.contains("secr") || strsim::damerau_levenshtein(&key, "secret") <= 1

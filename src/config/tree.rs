@@ -26,7 +26,8 @@ pub(super) enum Kind {
     Integer(Option<i64>),
     Float,
     Boolean(bool),
-    Datetime,
+    /// As written.
+    Datetime(String),
     Array(Vec<Node>),
     Table(Table),
 }
@@ -57,7 +58,7 @@ impl Node {
             Kind::Integer(_) => "an integer",
             Kind::Float => "a float",
             Kind::Boolean(_) => "a boolean",
-            Kind::Datetime => "a date",
+            Kind::Datetime(_) => "a date",
             Kind::Array(_) => "an array",
             Kind::Table(_) => "a table",
         }
@@ -107,7 +108,7 @@ pub(super) fn node(value: &DeValue<'_>, span: Range<usize>, origin: &dyn Fn(Rang
         DeValue::Integer(number) => Kind::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Float(_) => Kind::Float,
         DeValue::Boolean(value) => Kind::Boolean(*value),
-        DeValue::Datetime(_) => Kind::Datetime,
+        DeValue::Datetime(date) => Kind::Datetime(date.to_string()),
         DeValue::Array(items) => Kind::Array(array(items, origin)),
         DeValue::Table(table) => Kind::Table(from_toml(table, origin)),
     };

@@ -18,7 +18,7 @@ const SIZE_UNITS: [(&str, u64); 6] =
     [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("MB", 1_000_000), ("KB", 1000), ("B", 1)];
 
 /// `"1h30m"`, `"500ms"`: whole numbers with a unit each, from the largest to the smallest.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let fault =
         || format!("{text:?} is no duration; write a number and a unit (ms, s, m, h, d), as in \"15m\"");
     if let Ok(number) = text.parse::<u64>() {

@@ -134,6 +134,8 @@ impl Sources {
     fn events(&self, page: &mut Page) {
         let metrics = &*self.metrics;
         page.counters("gatepost_tokens_issued_total", "type", "Tokens issued.", &metrics.tokens_issued);
+        let help = "Looks at the account of a token that the app minted.";
+        page.counters("gatepost_legacy_tokens_total", "result", help, &metrics.legacy_tokens);
         page.counters("gatepost_refresh_total", "result", "Refresh calls.", &metrics.refreshes);
 
         page.family("gatepost_revocations", "gauge", "Revocations in memory.");
@@ -181,6 +183,20 @@ impl Sources {
         }
         let name = "gatepost_acme_orders_total";
         page.counters(name, "result", "Certificates asked for.", &metrics.acme_orders);
+        let name = "gatepost_migrate_total";
+        page.counters(
+            name,
+            "result",
+            "What the app said of logins of names unknown here.",
+            &metrics.migrations,
+        );
+        let name = "gatepost_admission_total";
+        page.counters(name, "result", "What the app said of registrations.", &metrics.admissions);
+        let name = "gatepost_events_total";
+        page.counters(name, "result", "Calls that tell the app of accounts.", &metrics.events);
+        let name = "gatepost_events_pending";
+        page.family(name, "gauge", "Events that the app was not told yet.");
+        page.sample(name, &[], metrics.events_pending.value());
         let name = "gatepost_redirects_total";
         page.counters(name, "result", "Answers of listeners that send people to https.", &metrics.redirects);
 
@@ -336,6 +352,7 @@ mod tests {
             r#"gatepost_tokens_issued_total{type="access"} 1"#,
             r#"gatepost_certificate_expiry_seconds{name="app.example.com"} 1800000000"#,
             r#"gatepost_tls_handshakes_total{result="timeout"} 0"#,
+            r#"gatepost_legacy_tokens_total{result="no_account"} 0"#,
             r#"gatepost_refresh_total{result="reused"} 0"#,
             r#"gatepost_revocations{kind="session"} 2"#,
             r#"gatepost_throttled_total{scope="registration"} 0"#,

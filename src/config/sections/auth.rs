@@ -4,11 +4,14 @@ use super::super::origin::Origin;
 use super::super::reader::{Read, Section};
 use super::super::tree::Node;
 use super::super::units::show_duration;
-use super::super::value::{Fault, Spot, Value, parse, quote};
-use super::{DAY, MILLISECOND, MINUTE, between, default_list, lasts};
+use super::super::value::{Fault, Spot, Value, Word, parse, quote};
+use super::{DAY, MILLISECOND, MINUTE, between, default_list, lasts, outbound};
 use crate::identity::{Role, Username};
 use crate::route::PathPattern;
-use crate::settings::{AuthSettings, LoginName, Rate, Registration, ThrottleSettings, UsernameRules};
+use crate::settings::{
+    ANSWER_MEMBERS, AnswerSource, AuthSettings, EndpointName, ErrorBodies, Ids, LoginName, Rate,
+    Registration, ThrottleSettings, UsernameRules,
+};
 
 /// A list that anybody can lengthen by logging in is read at each login.
 const MOST_SESSIONS: usize = 1000;
@@ -19,6 +22,10 @@ pub(in super::super) struct AuthRead {
     pub(in super::super) prefix: Origin,
     pub(in super::super) registration: Origin,
     pub(in super::super) default_roles: Vec<Spot<Role>>,
+    /// Where each of the settings' paths stands.
+    pub(in super::super) paths: Vec<Origin>,
+    /// Where `[auth.migrate]` stands.
+    pub(in super::super) migrate: Option<Origin>,
 }
 
 impl Value for PathPattern {
@@ -59,6 +66,11 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
     let usernames = auth.get("usernames", UsernameRules::Ascii).value;
     let reserved = ["admin", "root", "anonymous", "system"].map(|name| Reserved(name.to_owned()));
     let reserved = auth.get("reserved_usernames", default_list(reserved)).value;
+    let ids = auth.get("ids", Ids::Uuid).value;
+    let paths = read_paths(&auth);
+    let admission = outbound::read_admission(&auth);
+    let migrate = outbound::read_migrate(&auth);
+    let migrate_origin = migrate.as_ref().map(|migrate| migrate.origin.clone());
     let settings = AuthSettings {
         prefix: prefix.value,
         registration: registration.value,
@@ -68,11 +80,83 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         login_name,
         usernames,
         reserved_usernames: reserved.into_iter().map(|spot| spot.value.0).collect(),
+        ids,
+        paths: paths.iter().map(|(path, name, _)| (path.clone(), *name)).collect(),
+        answer: read_answer(&auth),
+        errors: auth.get("errors", ErrorBodies::Problem).value,
         password: super::password::read(&auth),
         throttle: read_throttle(&auth),
+        admission,
+        migrate: migrate.map(|migrate| migrate.value),
     };
     auth.finish();
-    Some(AuthRead { settings, prefix: prefix.origin, registration: registration.origin, default_roles })
+    Some(AuthRead {
+        settings,
+        prefix: prefix.origin,
+        registration: registration.origin,
+        default_roles,
+        paths: paths.into_iter().map(|(.., origin)| origin).collect(),
+        migrate: migrate_origin,
+    })
+}
+
+/// `paths`, each for itself; whether they get along with the prefix and the routes is `check`'s question.
+fn read_paths(auth: &Section<'_>) -> Vec<(PathPattern, EndpointName, Origin)> {
+    let judge = |text: &str| match PathPattern::parse(text) {
+        Err(error) => Err(error.to_string()),
+        Ok(_) if text.contains('%') => Err(format!("{} has characters that need encoding", quote(text))),
+        Ok(path) if !path.is_literal() => {
+            Err(format!("{}: a path of an endpoint has no parameters and no \"/**\"", quote(text)))
+        }
+        Ok(path) => Ok(path),
+    };
+    let members = read_members(auth, "paths", "auth.paths", judge);
+    members.into_iter().map(|(path, Spot { value, origin })| (path, value, origin)).collect()
+}
+
+/// `answer`: names that the answer does not have yet.
+fn read_answer(auth: &Section<'_>) -> Vec<(String, AnswerSource)> {
+    let judge = |name: &str| {
+        if ANSWER_MEMBERS.contains(&name) {
+            return Err(format!("the answer has {} already", quote(name)));
+        }
+        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+            return Err("a member's name is 1 to 128 bytes without control characters".to_owned());
+        }
+        Ok(name.to_owned())
+    };
+    let members = read_members(auth, "answer", "auth.answer", judge);
+    members.into_iter().map(|(name, source)| (name, source.value)).collect()
+}
+
+/// A table whose keys are the operator's: each key judged, each value a word. The spot is the key's.
+fn read_members<K, T: Word>(
+    auth: &Section<'_>,
+    key: &'static str,
+    kind: &'static str,
+    judge: impl Fn(&str) -> Result<K, String>,
+) -> Vec<(K, Spot<T>)> {
+    auth.by_hand(key);
+    let section = auth.table(key, kind);
+    let reader = section.reader();
+    let mut members = Vec::new();
+    for entry in section.entries() {
+        let name = judge(&entry.key)
+            .map_err(|message| reader.error(format!("{kind}: {message}"), &entry.key_origin));
+        let value = T::read(&entry.value).map_err(|faults| {
+            for fault in faults {
+                reader.error(format!("{}: {}", section.label(&entry.key), fault.message), &fault.origin);
+            }
+        });
+        if let (Ok(name), Ok(value)) = (name, value) {
+            section.show(&entry.key, &value, &entry.value.origin);
+            members.push((name, Spot { value, origin: entry.key_origin.clone() }));
+        }
+    }
+    if section.entries().next().is_none() {
+        auth.show_text(key, "{}".to_owned(), section.origin());
+    }
+    members
 }
 
 fn read_prefix(auth: &Section<'_>) -> Option<Read<PathPattern>> {

@@ -2,8 +2,11 @@
 //! reports what is wrong in it and returns its settings, with defaults in place of what was wrong.
 
 pub(super) mod auth;
+pub(super) mod cors;
 pub(super) mod identity;
+pub(super) mod legacy;
 mod limits;
+pub(super) mod outbound;
 pub(super) mod password;
 pub(super) mod roles;
 pub(super) mod routes;
@@ -11,6 +14,7 @@ pub(super) mod server;
 mod tls;
 pub(super) mod tokens;
 pub(super) mod trials;
+mod until;
 pub(super) mod upstreams;
 mod words;
 

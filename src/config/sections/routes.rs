@@ -12,12 +12,14 @@ use super::{DAY, MILLISECOND, lasts};
 use crate::authz::{Access, OwnerClaim, Ownership, Policy};
 use crate::identity::Role;
 use crate::route::{HostPattern, MethodSet, PathCase, PathPattern, RouteRule};
-use crate::settings::{RouteMode, RouteSettings};
+use crate::settings::{PreflightMode, RouteMode, RouteSettings};
 
 /// What routes refer to.
 pub(in super::super) struct Surroundings<'a> {
     pub(in super::super) roles: &'a Roles,
     pub(in super::super) upstreams: &'a [UpstreamRead],
+    /// Whether `[cors]` lets anybody in.
+    pub(in super::super) cors: bool,
     /// `[identity] forward_authorization`
     pub(in super::super) forward_authorization: bool,
 }
@@ -77,6 +79,7 @@ fn read_one(
     let forward_authorization = table.get("forward_authorization", around.forward_authorization).value;
     let policy = read_policy(table, pattern, around.roles);
     let mode = table.get("mode", RouteMode::Enforce);
+    let preflight = read_preflight(table, around.cors);
     let path = path?;
     let settings = RouteSettings {
         rule: RouteRule { host, path: path.value, methods },
@@ -87,6 +90,7 @@ fn read_one(
         body_bytes,
         forward_authorization,
         mode: mode.value,
+        preflight,
         place: place_of(table),
     };
     Some(RouteRead { settings, origin: table.origin().clone(), path: path.origin, mode: mode.origin })
@@ -98,6 +102,16 @@ pub(super) fn place_of(table: &Section<'_>) -> String {
         Place::File { file, line, .. } => format!("{}:{line}", file.display()),
         other => other.to_string(),
     }
+}
+
+fn read_preflight(table: &Section<'_>, cors: bool) -> PreflightMode {
+    let preflight = table.get("preflight", PreflightMode::Deny);
+    if preflight.value == PreflightMode::Answer && !cors {
+        let label = table.label("preflight");
+        let message = format!("{label}: \"answer\" needs [cors] origins: there is nobody to say yes to");
+        table.reader().error(message, &preflight.origin);
+    }
+    preflight.value
 }
 
 fn read_methods(table: &Section<'_>) -> MethodSet {

@@ -4,8 +4,9 @@ use super::super::value::Word;
 use crate::authz::{Access, OwnerClaim};
 use crate::route::PathCase;
 use crate::settings::{
-    ClaimSource, ClientAuth, CredentialForm, LogFormat, LoginName, Registration, RouteMode, TlsVersion,
-    UpstreamHost, UsernameRules,
+    AnswerSource, ClaimSource, ClientAuth, CredentialForm, EndpointName, ErrorBodies, Ids, LegacyAccount,
+    LegacyAlgorithm, LogFormat, LoginName, PreflightMode, Registration, RouteMode, TlsVersion, UpstreamHost,
+    UsernameRules,
 };
 
 macro_rules! words {
@@ -66,7 +67,54 @@ words!(Engine { "sled" => Self::Sled });
 words!(Registration { "open" => Self::Open, "closed" => Self::Closed });
 words!(LoginName { "username" => Self::Username, "email" => Self::Email, "either" => Self::Either });
 words!(UsernameRules { "ascii" => Self::Ascii, "unicode" => Self::Unicode });
+words!(EndpointName {
+    "login" => Self::Login,
+    "register" => Self::Register,
+    "refresh" => Self::Refresh,
+    "logout" => Self::Logout,
+    "logout-all" => Self::LogoutAll,
+    "me" => Self::Me,
+    "password" => Self::Password,
+    "protected" => Self::Protected,
+});
+words!(AnswerSource {
+    "access_token" => Self::AccessToken,
+    "token_type" => Self::TokenType,
+    "expires_in" => Self::ExpiresIn,
+    "refresh_token" => Self::RefreshToken,
+    "refresh_expires_in" => Self::RefreshExpiresIn,
+    "id" => Self::Id,
+    "username" => Self::Username,
+    "email" => Self::Email,
+    "name" => Self::Name,
+    "roles" => Self::Roles,
+});
+words!(ErrorBodies {
+    "problem" => Self::Problem,
+    "flask-jwt-extended" => Self::FlaskJwtExtended,
+    "flask-jwt" => Self::FlaskJwt,
+});
 words!(Algorithm { "EdDSA" => Self::EdDsa, "HS256" => Self::Hs256 });
+words!(LegacyAlgorithm {
+    "HS256" => Self::Hs256,
+    "HS384" => Self::Hs384,
+    "HS512" => Self::Hs512,
+    "RS256" => Self::Rs256,
+    "RS384" => Self::Rs384,
+    "RS512" => Self::Rs512,
+    "PS256" => Self::Ps256,
+    "PS384" => Self::Ps384,
+    "PS512" => Self::Ps512,
+    "ES256" => Self::Es256,
+    "ES384" => Self::Es384,
+    "EdDSA" => Self::EdDsa,
+});
+words!(LegacyAccount {
+    "either" => Self::Either,
+    "id" => Self::Id,
+    "username" => Self::Username,
+    "email" => Self::Email,
+});
 words!(CredentialForm {
     "bearer" => Self::Bearer,
     "jwt" => Self::Jwt,
@@ -74,6 +122,7 @@ words!(CredentialForm {
 });
 words!(ClaimSource {
     "sub" => Self::Sub,
+    "sub_number" => Self::SubNumber,
     "username" => Self::Username,
     "email" => Self::Email,
     "name" => Self::Name,
@@ -94,4 +143,10 @@ words!(Access {
     "authenticated" => Self::Authenticated,
 });
 words!(RouteMode { "enforce" => Self::Enforce, "report" => Self::Report });
+words!(PreflightMode { "deny" => Self::Deny, "answer" => Self::Answer, "upstream" => Self::Upstream });
 words!(OwnerClaim { "sub" => Self::Sub, "username" => Self::Username });
+
+words!(Ids {
+    "uuid" => Self::Uuid,
+    "sequence" => Self::Sequence,
+});

@@ -9,9 +9,10 @@ use super::{REST, read_text, shown};
 use crate::authz::{Access, OwnerClaim};
 use crate::route::{MethodSet, PathCase};
 use crate::settings::{
-    AcmeSettings, CertificateFiles, ClaimSource, ClientAuth, CredentialForm, EjectionSettings, Endpoint,
-    Expectation, HealthSettings, Limits, Registration, RouteMode, Settings, SigningAlgorithm, TestCaller,
-    TlsSettings, TlsVersion, UpstreamHost, UpstreamTls,
+    AcmeSettings, AnswerSource, CertificateFiles, ClaimSource, ClientAuth, CorsOrigins, CorsSettings,
+    CredentialForm, EjectionSettings, Endpoint, EndpointName, ErrorBodies, Expectation, HealthSettings, Ids,
+    Limits, PreflightMode, Registration, RouteMode, Settings, SigningAlgorithm, TestCaller, TlsSettings,
+    TlsVersion, UpstreamHost, UpstreamTls,
 };
 
 fn settings(text: &str) -> Settings {
@@ -64,6 +65,10 @@ fn every_key_reaches_its_setting() {
         registrations_per_address = "1/m"
         default_roles = ["reader"]
         reserved_usernames = ["Postmaster"]
+        ids = "sequence"
+        paths = { "/login/" = "login", "/users/me" = "me" }
+        answer = { token = "access_token", user = "username" }
+        errors = "flask-jwt"
         [auth.password]
         memory = "64MiB"
         [auth.throttle]
@@ -75,7 +80,7 @@ fn every_key_reaches_its_setting() {
         audience = "one"
         access_ttl = "5m"
         accept = ["jwt", "x-access-token"]
-        claims = { identity = "sub", groups = "roles" }
+        claims = { identity = "sub", groups = "roles", token_type = "=access" }
         cache = "1MiB"
         [identity]
         preset = "remote-user"
@@ -145,7 +150,13 @@ fn every_key_reaches_its_setting() {
     assert_eq!((server.limits.header_bytes, server.limits.connections), (16 << 10, 7));
     assert_eq!(settings.admin.socket, PathBuf::from("/run/gatepost.sock"));
     assert_eq!(settings.auth.prefix.as_str(), "/accounts");
+    let paths: Vec<_> = settings.auth.paths.iter().map(|(path, name)| (path.as_str(), *name)).collect();
+    assert_eq!(paths, [("/login", EndpointName::Login), ("/users/me", EndpointName::Me)]);
+    let answer = [("token", AnswerSource::AccessToken), ("user", AnswerSource::Username)];
+    assert_eq!(settings.auth.answer, answer.map(|(name, source)| (name.to_owned(), source)));
+    assert_eq!(settings.auth.errors, ErrorBodies::FlaskJwt);
     assert_eq!(settings.auth.reserved_usernames, ["postmaster"]);
+    assert_eq!(settings.auth.ids, Ids::Sequence);
     assert_eq!(settings.auth.password.memory_kib, 64 << 10);
     assert_eq!(settings.auth.throttle.lockout_max, Duration::from_mins(1));
     let granted = settings.roles.expand(&settings.auth.default_roles);
@@ -157,6 +168,7 @@ fn every_key_reaches_its_setting() {
         tokens.claims,
         [("identity".to_owned(), ClaimSource::Sub), ("groups".to_owned(), ClaimSource::Roles)]
     );
+    assert_eq!(tokens.fixed_claims, [("token_type".to_owned(), "access".to_owned())]);
     let headers = &settings.identity.headers;
     let name = |header: &Option<http::HeaderName>| header.as_ref().map(ToString::to_string);
     assert_eq!(name(&headers.user).as_deref(), Some("remote-user"));
@@ -381,4 +393,22 @@ fn the_data_path_is_plain_by_default() {
 #[test]
 fn peers_on_a_unix_socket_need_no_trusted_network_for_their_proxy_header() {
     assert!(settings("[server]\nlisten = [\"unix:g.sock\"]\nproxy_protocol = true\n").server.proxy_protocol);
+}
+
+#[test]
+fn origins_and_preflights_reach_their_settings() {
+    let text = "[cors]\norigins = [\"https://a.example\", \"capacitor://localhost\", \"http://[::1]:5173\"]\nheaders = [\"X-Access-Token\"]\ncredentials = true\nmax_age = \"1h\"\n[[upstream]]\nname = \"app\"\nservers = [\"http://a\"]\n[[route]]\npath = \"/a\"\npreflight = \"answer\"\n[[route]]\npath = \"/b\"\npreflight = \"upstream\"\n[[route]]\npath = \"/c\"\npreflight = \"deny\"\n";
+    let settings = read_text(text).unwrap_or_else(|problems| panic!("{problems}")).settings;
+    let origins = ["https://a.example", "capacitor://localhost", "http://[::1]:5173"].map(str::to_owned);
+    let expected = CorsSettings {
+        origins: CorsOrigins::These(origins.to_vec()),
+        headers: vec![http::HeaderName::from_static("x-access-token")],
+        credentials: true,
+        max_age: Duration::from_hours(1),
+    };
+    assert_eq!(settings.cors, expected);
+    let preflights: Vec<_> = settings.routes.iter().map(|route| route.preflight).collect();
+    assert_eq!(preflights, [PreflightMode::Answer, PreflightMode::Upstream, PreflightMode::Deny]);
+    let any = read_text("[cors]\norigins = [\"*\"]\n").unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(any.settings.cors.origins, CorsOrigins::Any);
 }

@@ -49,12 +49,19 @@ fn the_shipped_file_loads() {
     assert!(!read.settings.routes.is_empty() && !read.settings.tests.is_empty());
 }
 
+/// With a file that is there: the repository's own will do for a secret.
+const EVENTS: &str =
+    r#"events={ url = "http://127.0.0.1:5000/gatepost-events", secret_file = "ARCHITECTURE.md" }"#;
+
 /// Tables that have no default, with what they need.
 fn with_optional_tables() -> Sources {
     let set = [
         r#"server.tls.certificates=[{ cert = "fullchain.pem", key = "key.pem" }]"#,
         r#"server.tls.acme={ domains = ["app.example.com"], agree_to_terms = true }"#,
         r#"upstream.app.health={ path = "/healthz" }"#,
+        r#"auth.admission_url="http://127.0.0.1:5000/may-register""#,
+        r#"auth.migrate={ url = "http://127.0.0.1:5000/login", until = "2027-03-31" }"#,
+        EVENTS,
     ];
     Sources { set: set.map(str::to_owned).to_vec(), ..Sources::default() }
 }
@@ -65,7 +72,7 @@ fn examples() -> String {
     let mut inside = false;
     for line in REFERENCE.lines() {
         inside = match line {
-            "# [server.tls]" | "# [server.tls.acme]" => true,
+            "# [server.tls]" | "# [server.tls.acme]" | "# [auth.migrate]" => true,
             "#" | "" => false,
             _ => inside || line.starts_with("# health = "),
         };
@@ -87,7 +94,9 @@ fn the_shipped_examples_show_the_defaults() {
     let (health, tls): (Vec<&str>, Vec<&str>) = there.lines().partition(|line| line.contains(".health = "));
     assert!(health.len() == 1 && tls.len() > 10, "{there}");
     let health = health[0].replace("upstream.app.health = ", "upstream.app.health=");
-    let sources = Sources { set: vec![health], ..Sources::default() };
+    let admission = r#"auth.admission_url="http://127.0.0.1:5000/may-register""#;
+    let sources =
+        Sources { set: vec![health, admission.to_owned(), EVENTS.to_owned()], ..Sources::default() };
     // As the shipped file, with the tables in place of their comments.
     let text = REFERENCE.replacen("[server.limits]", &format!("{}\n[server.limits]", tls.join("\n")), 1);
     let written = read_with(&text, &sources).unwrap_or_else(|problems| panic!("{problems}"));
@@ -97,7 +106,8 @@ fn the_shipped_examples_show_the_defaults() {
     };
     assert_eq!(values(&written), values(&least));
     let written = written.shown.iter().filter(|shown| {
-        (shown.key.starts_with("server.tls") || shown.key.starts_with("upstream.app.health")) && shown.default
+        let tables = ["server.tls", "upstream.app.health", "auth.migrate"];
+        tables.iter().any(|table| shown.key.starts_with(table)) && shown.default
     });
     assert_eq!(written.count(), 0, "every key of these tables is in the example");
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::super::{Loaded, Problems, Sources, load};
 use super::{brief, read_with};
-use crate::settings::SigningAlgorithm;
+use crate::secret::Secret;
+use crate::settings::{LegacyKey, SigningAlgorithm};
 
 const SECRET: &str = "kx0WVQ3nqRrJ5oJ2ZC1vK3C3F0s0o4Zp8t7Y2b1";
 
@@ -195,4 +196,149 @@ fn a_secret_is_shown_as_three_asterisks() {
         super::shown(&read, "tokens.secret"),
         Some(("\"***\"".to_owned(), "environment variable GATEPOST__TOKENS__SECRET".to_owned()))
     );
+}
+
+/// The app's old key beside whatever else is written.
+fn legacy(algorithm: &str, key: &str, more: &str) -> String {
+    format!("[[legacy_token]]\nalgorithm = \"{algorithm}\"\n{key}\nuntil = \"2027-03-31\"\n{more}")
+}
+
+#[test]
+fn an_apps_old_secret_may_be_short_and_is_warned_of() {
+    for (text, warned) in [
+        ("super-secret\n", true),
+        ("k7", true),
+        ("changeme-changeme-changeme-changeme", true),
+        (SECRET, false),
+    ] {
+        let this = Installation::new(&legacy("HS256", "secret_file = \"app.key\"", ""));
+        this.write("app.key", text, 0o600);
+        let loaded = this.load().unwrap_or_else(|problems| panic!("{problems}"));
+        let key = &loaded.settings.tokens.legacy[0].key;
+        assert_eq!(*key, LegacyKey::Secret(Secret::new(text.trim_end().as_bytes().to_vec())));
+        let named = loaded
+            .warnings
+            .iter()
+            .any(|warning| warning.message.contains("whoever guesses it can be anybody"));
+        assert_eq!(named, warned, "{text}: {:?}", loaded.warnings);
+        assert!(!format!("{loaded:?}").contains(text.trim_end()));
+    }
+    let this = Installation::new(&legacy("HS256", "secret_file = \"app.key\"", ""));
+    this.write("app.key", "\n", 0o600);
+    assert_eq!(this.errors(), ["config.toml:3:15: legacy_token[0].secret_file: the secret is empty"]);
+}
+
+const P256: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEYD54V/vp+54P9DXarYqx4MPcm+HK
+RIQzNasYSoRQHQ/6S6Ps8tpMcT+KvIIC8W/e9k0W7Cm72M1P9jU7SLf/vg==
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn a_key_file_is_for_one_kind_of_algorithm() {
+    let refuses = |algorithm: &str, key: &str, text: &str, expected: &str| {
+        let this = Installation::new(&legacy(algorithm, &format!("{key} = \"app.key\""), ""));
+        this.write("app.key", text, 0o600);
+        let errors = this.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(expected), "{errors:?} {expected}");
+    };
+    // The classic: a public key as the secret of HS256.
+    for text in [P256, "  -----BEGIN RSA PUBLIC KEY-----\nAA==\n", "ssh-ed25519 AAAA", "{\"kty\":\"RSA\"}"] {
+        refuses("HS256", "secret_file", text, "the secret is a key file");
+    }
+    refuses("ES384", "public_key_file", P256, "is no key for ES384");
+    refuses("RS256", "public_key_file", P256, "is no key for RS256");
+    refuses("EdDSA", "public_key_file", "k7", "has no public key");
+    let private = P256.replace("PUBLIC", "PRIVATE");
+    refuses("ES256", "public_key_file", &private, "holds a private key");
+    refuses("ES256", "public_key_file", &format!("{P256}{P256}"), "holds more than one key");
+    refuses("ES256", "public_key_file", &P256.replace("PUBLIC KEY", "CERTIFICATE"), "is a certificate");
+    let this = Installation::new(&legacy("ES256", "public_key_file = \"app.key\"", ""));
+    this.write("app.key", P256, 0o644);
+    let loaded = this.load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(matches!(&loaded.settings.tokens.legacy[0].key, LegacyKey::Public(_)));
+    assert_eq!(loaded.warnings.len(), 1, "anybody may read it: {:?}", loaded.warnings);
+    this.write("app.key", P256, 0o666);
+    assert!(this.errors()[0].contains("others can change"), "{:?}", this.errors());
+}
+
+#[test]
+fn one_key_has_one_meaning() {
+    let twice = legacy("HS256", "secret_file = \"app.key\"", "")
+        + &legacy("HS256", "secret_file = \"app.key\"", "user = \"identity\"\n");
+    let this = Installation::new(&twice);
+    this.write("app.key", SECRET, 0o600);
+    assert_eq!(this.errors(), ["config.toml:7:15: the same key and algorithm are there twice"]);
+}
+
+#[test]
+fn secrets_of_before_are_as_good_as_the_one_of_now() {
+    let text =
+        "[tokens]\nalgorithm = \"HS256\"\nsecret_file = \"new.key\"\nprevious_secret_files = [\"old.key\"]\n";
+    let this = Installation::new(text);
+    this.write("new.key", SECRET, 0o600);
+    let other = SECRET.replace('k', "q");
+    this.write("old.key", &other, 0o600);
+    let loaded = this.load().unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.settings.tokens.previous_secrets, [Secret::new(other.clone().into_bytes())]);
+    let at = "config.toml:4:26: tokens.previous_secret_files: ";
+    this.write("old.key", SECRET, 0o600);
+    assert_eq!(this.errors(), [format!("{at}this is the secret that signs now")]);
+    this.write("old.key", "short", 0o600);
+    assert!(this.errors()[0].starts_with(&format!("{at}the secret in old.key is 5 bytes long")));
+    this.write("old.key", &other, 0o622);
+    assert!(this.errors()[0].contains("others can change the secret in old.key"));
+    this.write("old.key", &other, 0o600);
+    this.write("config.toml", "[tokens]\nprevious_secret_files = [\"old.key\"]\n", 0o600);
+    assert!(this.errors()[0].contains("is for algorithm = \"HS256\""), "{:?}", this.errors());
+}
+
+fn fit_warnings(tokens: &str, rest: &str) -> Vec<String> {
+    let upstream = "[[upstream]]\nname = \"app\"\nservers = [\"http://a:1\"]\n";
+    let this = Installation::new(&format!("{tokens}\n{upstream}{rest}"));
+    this.write("ours.key", SECRET, 0o600);
+    this.write("theirs.key", &SECRET.replace('k', "q"), 0o600);
+    let loaded = this.load().unwrap_or_else(|problems| panic!("{problems}"));
+    loaded.warnings.into_iter().map(|warning| warning.message).collect()
+}
+
+#[test]
+fn what_does_not_fit_the_app_is_warned_of() {
+    let hs = "[tokens]\nalgorithm = \"HS256\"\nsecret_file = \"ours.key\"\naudience = []";
+    let named = "[tokens]\nalgorithm = \"HS256\"\nsecret_file = \"ours.key\"";
+    let route = "[[route]]\npath = \"/**\"\n";
+    let forwards = "[[route]]\npath = \"/**\"\nforward_authorization = true\n";
+    let legacy = |algorithm: &str, file: &str| legacy(algorithm, &format!("secret_file = \"{file}\""), "");
+    let none: Option<&str> = None;
+    for (tokens, rest, expected) in [
+        ("", route.to_owned(), none),
+        ("", forwards.to_owned(), None),
+        (hs, forwards.to_owned(), None),
+        (hs, route.to_owned(), Some("no route hands them on")),
+        (named, forwards.to_owned(), Some("the audience \"app\"")),
+        (hs, forwards.to_owned() + &legacy("HS256", "ours.key"), None),
+        (hs, forwards.to_owned() + &legacy("HS256", "theirs.key"), Some("with another secret")),
+        (hs, forwards.to_owned() + &legacy("HS512", "ours.key"), Some("one that expects HS512 refuses")),
+        (
+            "",
+            forwards.to_owned() + &legacy("HS256", "ours.key"),
+            Some("signed with EdDSA; one that verifies HS256"),
+        ),
+        ("", route.to_owned() + &legacy("HS256", "ours.key"), None),
+        (
+            "auth.registration = \"open\"\nauth.default_roles = []",
+            "[[route]]\npath = \"/**\"\nroles = [\"admin\"]\n".to_owned() + &legacy("HS256", "ours.key"),
+            Some("anybody can register the name"),
+        ),
+    ] {
+        let found = fit_warnings(tokens, &rest);
+        match expected {
+            None => assert!(found.is_empty(), "{tokens} {rest}: {found:?}"),
+            Some(part) => {
+                assert_eq!(found.len(), 1, "{tokens} {rest}: {found:?}");
+                assert!(found[0].contains(part), "{found:?}");
+            }
+        }
+    }
 }

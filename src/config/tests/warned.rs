@@ -56,6 +56,31 @@ fn a_route_that_only_reports() {
 }
 
 #[test]
+fn origins_that_may_log_in_and_then_call_nothing() {
+    let text = |preflight: &str| {
+        format!("[cors]\norigins = [\"https://a.example\"]\n{UPSTREAM}[[route]]\npath = \"/**\"\n{preflight}")
+    };
+    let found = warnings(&text(""));
+    assert_eq!(
+        found,
+        ["warning: pages of the origins in [cors] cannot call the route \"/**\" with a token
+ --> config.toml:7:8
+  |
+7 | path = \"/**\"
+  |        ^^^^^
+help: browsers ask first, without the token, and are refused; preflight = \"answer\" or \"upstream\""]
+    );
+    for fine in [
+        "preflight = \"answer\"\n",
+        "preflight = \"upstream\"\n",
+        "access = \"public\"\n",
+        "[[route]]\npath = \"/a\"\nmethods = [\"OPTIONS\"]\naccess = \"public\"\n",
+    ] {
+        assert_eq!(warnings(&text(fine)), [""; 0], "{fine}");
+    }
+}
+
+#[test]
 fn a_host_route_that_hides_a_stricter_one() {
     let text = format!(
         "{UPSTREAM}[[route]]\npath = \"/admin/**\"\nroles = [\"admin\"]\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n"
@@ -68,6 +93,20 @@ fn a_host_route_that_hides_a_stricter_one() {
         "{UPSTREAM}[[route]]\npath = \"/**\"\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\nroles = [\"admin\"]\n"
     );
     assert_eq!(warnings(&fine), [""; 0]);
+}
+
+#[test]
+fn a_route_beside_an_own_path_that_loosens_a_host() {
+    let text = |access: &str| {
+        format!(
+            "auth.paths = {{ \"/login\" = \"login\" }}\n{UPSTREAM}[[route]]\npath = \"/login\"\nmethods = [\"GET\"]\naccess = \"{access}\"\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n"
+        )
+    };
+    let found = warnings(&text("public"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("config.toml:6:8") && found[0].contains("config.toml:10:8"), "{}", found[0]);
+    assert!(found[0].contains("beside a path of the gateway's own"), "{}", found[0]);
+    assert_eq!(warnings(&text("authenticated")), [""; 0]);
 }
 
 #[test]
