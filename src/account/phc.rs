@@ -4,6 +4,7 @@
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, PasswordHash as Phc, Version};
 
+use super::price::{Kind, Work};
 use crate::settings::PasswordSettings;
 
 /// The hash's length, in bytes.
@@ -28,8 +29,8 @@ pub(super) enum PhcError {
 }
 
 /// What one hash costs: the blocks of 1 KiB that it fills, all passes together. Time is proportional.
-pub(super) fn cost(params: &Params) -> u64 {
-    u64::from(params.m_cost()) * u64::from(params.t_cost())
+pub(super) fn work(params: &Params) -> Work {
+    Work::of(Kind::Argon2, u64::from(params.m_cost()) * u64::from(params.t_cost()))
 }
 
 /// The configured parameters.
