@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Account, AccountKey, AcmeCertificate, AcmeState, SecretText};
-use super::{Change, Committed, KeyMaterial, KeyPurpose, PasswordHash, Purged};
+use super::{Change, Committed, EventKind, EventUser, KeyMaterial, KeyPurpose, Outbox, PasswordHash, Purged};
 use super::{Session, Store, StoreError, StoredKey};
 use crate::clock::Timestamp;
 use crate::identity::{Email, SessionId, UserId, Username};
@@ -71,6 +71,7 @@ pub fn account(text: &str) -> Account {
         password: PasswordHash::from("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
         disabled: false,
         generation: 0,
+        imported: false,
         created_at: START,
         updated_at: START,
     }
@@ -79,6 +80,11 @@ pub fn account(text: &str) -> Account {
 /// The same with an address.
 pub fn account_at(text: &str, address: &str) -> Account {
     Account { email: Some(email(address)), ..account(text) }
+}
+
+/// A commit that ended these sessions.
+fn ended(sessions: &[SessionId]) -> Committed {
+    Committed { ended: sessions.to_vec(), ..Committed::default() }
 }
 
 /// A session id made of a number.
@@ -185,6 +191,29 @@ behaviours! {
         assert_eq!(store.keys().wait(), Ok(vec![]));
     }
 
+    /// A number is given once, also beside ids, names and removed accounts that look like one.
+    fn ids_in_sequence_pass_what_is_taken(store, backend) {
+        let numbered = |store: &B::Store, text: &str| {
+            let done = store.commit(vec![Change::InsertNumbered(account(text))]).wait().unwrap();
+            done.numbered.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(numbered(&store, "a"), ["1"]);
+        let imported = insert(&store, Account { id: user("7"), ..account("b") });
+        insert(&store, Account { id: user("005"), ..account("c") });
+        insert(&store, account("8"));
+        assert_eq!(numbered(&store, "d"), ["9"]);
+        store.commit(vec![Change::RemoveAccount { id: user("9"), version: 1 }]).wait().unwrap();
+        drop(store);
+        let store = backend.open();
+        let twice = vec![Change::InsertNumbered(account("e")), Change::InsertNumbered(account("f"))];
+        assert_eq!(store.commit(twice).wait().unwrap().numbered, [user("10"), user("11")]);
+        assert_eq!(by_name(&store, "f"), Some(user("11")));
+        assert_eq!(by_id(&store, &imported.id), Some(imported));
+        // Far beyond what an app's column holds: not followed.
+        insert(&store, Account { id: user("18446744073709551615"), ..account("g") });
+        assert_eq!(numbered(&store, "h"), ["12"]);
+    }
+
     fn a_name_is_taken_once(store, _backend) {
         insert(&store, account("alice"));
         let other = Account { id: user("other"), ..account("alice") };
@@ -255,7 +284,7 @@ behaviours! {
         }
         insert_session(&store, session(&bob.id, 3));
         let done = store.commit(vec![Change::RemoveAccount { id: alice.id.clone(), version: 1 }]).wait();
-        assert_eq!(done, Ok(Committed { ended: vec![sid(1), sid(2)] }));
+        assert_eq!(done, Ok(ended(&[sid(1), sid(2)])));
         assert_eq!(session_ids(&store, &alice.id), vec![]);
         assert_eq!(session_ids(&store, &bob.id), vec![sid(3)]);
     }
@@ -388,7 +417,7 @@ behaviours! {
             Change::InsertSession(session(&alice.id, 2)),
             Change::EndSessions { user: alice.id.clone(), except: Some(sid(2)) },
         ];
-        assert_eq!(store.commit(changes).wait(), Ok(Committed { ended: vec![sid(1)] }));
+        assert_eq!(store.commit(changes).wait(), Ok(ended(&[sid(1)])));
         assert_eq!(by_id(&store, &alice.id).unwrap().version, 2);
         assert_eq!(by_email(&store, "a@example.com"), Some(user("id-bob")));
         assert_eq!(session_ids(&store, &alice.id), vec![sid(2)]);
@@ -454,7 +483,7 @@ behaviours! {
     fn an_ended_session_is_gone_and_cannot_come_back_by_an_update(store, _backend) {
         let kept = insert_session(&store, session(&user("a"), 1));
         let done = store.commit(vec![Change::EndSession(sid(1)), Change::EndSession(sid(1))]).wait();
-        assert_eq!(done, Ok(Committed { ended: vec![sid(1)] }), "ended once");
+        assert_eq!(done, Ok(ended(&[sid(1)])), "ended once");
         assert_eq!(store.commit(vec![Change::EndSession(sid(1))]).wait(), Ok(Committed::default()));
         assert_eq!(store.session(sid(1)).wait(), Ok(None));
         assert_eq!(session_ids(&store, &user("a")), vec![]);
@@ -468,9 +497,9 @@ behaviours! {
         }
         insert_session(&store, session(&b, 4));
         let end = |except| store.commit(vec![Change::EndSessions { user: a.clone(), except }]).wait();
-        assert_eq!(end(Some(sid(2))), Ok(Committed { ended: vec![sid(1), sid(3)] }));
+        assert_eq!(end(Some(sid(2))), Ok(ended(&[sid(1), sid(3)])));
         assert_eq!(session_ids(&store, &a), vec![sid(2)]);
-        assert_eq!(end(None), Ok(Committed { ended: vec![sid(2)] }));
+        assert_eq!(end(None), Ok(ended(&[sid(2)])));
         assert_eq!(end(None), Ok(Committed::default()));
         assert_eq!(session_ids(&store, &b), vec![sid(4)]);
     }
@@ -666,6 +695,52 @@ behaviours! {
         });
         let after = by_id(&store, &alice.id).unwrap();
         assert_eq!((after.generation, after.version), (40, 41));
+    }
+
+    fn what_is_told_is_in_the_outbox_with_its_change_and_in_order(store, backend) {
+        let kinds = |store: &B::Store, from| {
+            let outbox = store.outbox(from, 100).wait().unwrap();
+            let kinds = outbox.events.iter().map(|event| (event.number, event.kind)).collect::<Vec<_>>();
+            (kinds, outbox.pending)
+        };
+        insert(&store, account("untold"));
+        assert_eq!(store.outbox(0, 10).wait(), Ok(Outbox::default()));
+        let tell = || Change::Tell { at: at(5) };
+        let alice = Account { version: 1, ..account_at("alice", "a@example.com") };
+        store.commit(vec![tell(), Change::InsertAccount(Account { version: 0, ..alice.clone() })]).wait().unwrap();
+        // What nobody can see is not told.
+        let rehashed = Account { password: PasswordHash::from("other".to_owned()), generation: 9, ..alice.clone() };
+        store.commit(vec![tell(), Change::UpdateAccount(rehashed)]).wait().unwrap();
+        let renamed = Account { version: 2, name: Some("Alice".to_owned()), ..alice.clone() };
+        store.commit(vec![tell(), Change::UpdateAccount(renamed.clone())]).wait().unwrap();
+        let disabled = Account { version: 3, disabled: true, ..renamed.clone() };
+        store.commit(vec![tell(), Change::UpdateAccount(disabled.clone())]).wait().unwrap();
+        let enabled = Account { version: 4, ..renamed };
+        store.commit(vec![tell(), Change::UpdateAccount(enabled)]).wait().unwrap();
+        let gone = Change::RemoveAccount { id: alice.id.clone(), version: 5 };
+        store.commit(vec![tell(), gone]).wait().unwrap();
+        // A commit that is refused tells nothing.
+        assert_eq!(refused(&store, vec![tell(), Change::InsertAccount(account("untold"))]), StoreError::NameTaken);
+        drop(store);
+        let store = backend.open();
+        let all = vec![
+            (0, EventKind::Created),
+            (1, EventKind::Updated),
+            (2, EventKind::Disabled),
+            (3, EventKind::Updated),
+            (4, EventKind::Deleted),
+        ];
+        assert_eq!(kinds(&store, 0), (all.clone(), 5));
+        assert_eq!(kinds(&store, 2), (all[2..].to_vec(), 5));
+        assert_eq!(store.outbox(0, 0).wait().unwrap().pending, 5);
+        let events = store.outbox(0, 2).wait().unwrap().events;
+        assert_eq!(events.len(), 2);
+        assert_eq!((&events[0].user, events[0].at), (&EventUser::of(&alice), at(5)));
+        assert_ne!(events[0].id, events[1].id);
+        for _ in 0..2 {
+            store.commit(vec![Change::Told { number: 1 }, Change::Told { number: 0 }]).wait().unwrap();
+        }
+        assert_eq!(kinds(&store, 0), (all[2..].to_vec(), 3));
     }
 
     fn a_commit_is_done_also_when_nobody_waits_for_it(store, backend) {

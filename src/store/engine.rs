@@ -25,7 +25,8 @@ use tokio::sync::oneshot;
 use super::kv::{Batch, Kv, KvError};
 use super::tables::{self, Transaction};
 use super::{
-    Account, AccountKey, AcmeState, Change, Committed, Purged, Reply, Session, Store, StoreError, StoredKey,
+    Account, AccountKey, AcmeState, Change, Committed, Outbox, Purged, Reply, Session, Store, StoreError,
+    StoredKey,
 };
 use crate::clock::Timestamp;
 use crate::identity::{SessionId, UserId};
@@ -168,6 +169,10 @@ impl<K: 'static> Store for Engine<K> {
 
     fn acme(&self) -> Reply<Option<AcmeState>> {
         self.read(|rows| tables::acme::find(rows))
+    }
+
+    fn outbox(&self, from: u64, limit: usize) -> Reply<Outbox> {
+        self.read(move |rows| tables::outbox::read(rows, from, limit))
     }
 
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed> {

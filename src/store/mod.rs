@@ -34,8 +34,8 @@ pub use self::sled::{OpenError, SledStore};
 pub use engine::{Engine, StoreOptions};
 pub use kv::{Batch, Kv, KvError, Row};
 pub use record::{
-    Account, AccountKey, AcmeCertificate, AcmeOrder, AcmeState, Change, Committed, KeyMaterial, KeyPurpose,
-    PasswordHash, Purged, SecretText, Session, StoredKey,
+    Account, AccountKey, AcmeCertificate, AcmeOrder, AcmeState, Change, Committed, Event, EventKind,
+    EventUser, KeyMaterial, KeyPurpose, Outbox, PasswordHash, Purged, SecretText, Session, StoredKey,
 };
 
 /// Why the store did not do it. Nothing of the commit was applied.
@@ -81,6 +81,8 @@ pub trait Store: Send + Sync + 'static {
     fn keys(&self) -> Reply<Vec<StoredKey>>;
     /// What an ACME authority knows us by.
     fn acme(&self) -> Reply<Option<AcmeState>>;
+    /// Events that the app was not told yet, from this number on, at most `limit`.
+    fn outbox(&self, from: u64, limit: usize) -> Reply<Outbox>;
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed>;
     /// Writes a probe row, durably.

@@ -12,7 +12,7 @@ use crate::token::revocation::Revocation;
 
 pub use crate::token::keyring::{KeyMaterial, KeyPurpose, StoredKey};
 
-/// An account. `password` is a PHC string; nothing here is a plain secret.
+/// An account. `password` is a hash; nothing here is a plain secret.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Account {
     /// Never reused, also after the account is gone.
@@ -30,25 +30,30 @@ pub struct Account {
     pub name: Option<String>,
     /// Granted roles, not the implied ones.
     pub roles: BTreeSet<Role>,
-    /// The password's PHC string.
+    /// The password's hash.
     pub password: PasswordHash,
     /// A disabled account cannot log in, refresh or use a token.
     pub disabled: bool,
     /// Access tokens of an older generation are refused.
     pub generation: u64,
+    /// Whether it was the app's before, and came by an import or by a first login: it is the one that the app
+    /// means by that name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When this row last changed.
     pub updated_at: Timestamp,
 }
 
-/// A password's PHC string (`$argon2id$v=19$…`). Masked in `Debug`, written out by serde.
+/// A password's PHC string (`$argon2id$v=19$…`), or the text that other software has made of it
+/// (`account::foreign`). Masked in `Debug`, written out by serde.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct PasswordHash(Secret<String>);
 
 impl PasswordHash {
-    /// The PHC string.
+    /// The text.
     #[must_use]
     pub fn phc(&self) -> &str {
         self.0.expose()
@@ -156,6 +161,82 @@ impl From<SecretText> for String {
     }
 }
 
+/// Something about an account that the app is to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Where it stands in the outbox: events of one account follow each other as their commits did.
+    pub number: u64,
+    /// Names it for good, also when it is told twice.
+    pub id: String,
+    /// What has happened.
+    pub kind: EventKind,
+    /// When.
+    pub at: Timestamp,
+    /// The account as it was then; one that was deleted, as it was last.
+    pub user: EventUser,
+}
+
+/// What can happen to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// There is one more.
+    #[serde(rename = "user.created")]
+    Created,
+    /// A name, an address or roles are others, or it may log in again.
+    #[serde(rename = "user.updated")]
+    Updated,
+    /// It cannot log in any more.
+    #[serde(rename = "user.disabled")]
+    Disabled,
+    /// It is gone.
+    #[serde(rename = "user.deleted")]
+    Deleted,
+}
+
+/// What the app is told of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventUser {
+    /// `sub` of its tokens.
+    pub id: UserId,
+    /// The canonical username.
+    pub username: Option<Username>,
+    /// The address.
+    pub email: Option<Email>,
+    /// Whether the address is proved.
+    pub email_verified: bool,
+    /// For people to read.
+    pub name: Option<String>,
+    /// Granted roles, not the implied ones.
+    pub roles: BTreeSet<Role>,
+    /// Whether it cannot log in.
+    pub disabled: bool,
+}
+
+impl EventUser {
+    /// What of an account the app may know.
+    #[must_use]
+    pub fn of(account: &Account) -> Self {
+        Self {
+            id: account.id.clone(),
+            username: account.username.clone(),
+            email: account.email.clone(),
+            email_verified: account.email_verified,
+            name: account.name.clone(),
+            roles: account.roles.clone(),
+            disabled: account.disabled,
+        }
+    }
+}
+
+/// What is in the outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// In the order of their numbers.
+    pub events: Vec<Event>,
+    /// How many there are in all.
+    pub pending: u64,
+}
+
 /// By what an account is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountKey {
@@ -173,6 +254,8 @@ pub enum Change {
     /// A new account. Fails with `NameTaken` (also for names of deleted accounts, and for an id that
     /// exists) or `EmailTaken`.
     InsertAccount(Account),
+    /// The same, but its id is the next whole number that no account has, had or is called by.
+    InsertNumbered(Account),
     /// The account as it should be; `version` is the one that was read. Moves its name and address.
     UpdateAccount(Account),
     /// Removes an account with all its sessions. Its name and id stay taken, its address becomes free.
@@ -206,6 +289,17 @@ pub enum Change {
     Revoke(Revocation),
     /// A new key. Fails with `Conflict` when the id exists.
     InsertKey(StoredKey),
+    /// The changes of accounts that follow in this commit are told to the app: each that anybody could see
+    /// leaves an [`Event`] in the outbox.
+    Tell {
+        /// When they happen.
+        at: Timestamp,
+    },
+    /// An event that needs not be told any more. Fine when it is gone already.
+    Told {
+        /// Its number.
+        number: u64,
+    },
     /// What an authority knows us by, as it should be; `version` is the one that was read, 0 for none.
     PutAcme(Box<AcmeState>),
 }
@@ -215,6 +309,8 @@ pub enum Change {
 pub struct Committed {
     /// Sessions that `EndSession`, `EndSessions` and `RemoveAccount` found alive and ended.
     pub ended: Vec<SessionId>,
+    /// What [`Change::InsertNumbered`] has given as ids, in the order of the changes.
+    pub numbered: Vec<UserId>,
 }
 
 /// What a purge removed.

@@ -9,6 +9,9 @@ use super::{Key, Kind, Transaction};
 use crate::identity::{Email, UserId};
 use crate::store::{Account, AccountKey, StoreError};
 
+/// An id that is no smaller number is text like any other: JavaScript and many a column end here.
+const LAST_NUMBER: u64 = 1 << 53;
+
 fn row(id: &UserId) -> Key {
     Kind::Account.key(&[id.as_str().as_bytes()])
 }
@@ -23,6 +26,11 @@ fn name_row(name: &str) -> Key {
 
 fn email_row(email: &Email) -> Key {
     Kind::Email.key(&[email.key().as_bytes()])
+}
+
+/// The next number that may become an id.
+fn next_number() -> Key {
+    Kind::Number.key(&[b"next-id"])
 }
 
 /// What the account is called where a username is asked for.
@@ -63,29 +71,66 @@ pub(super) fn insert(rows: &mut Transaction<'_>, mut account: Account) -> Result
     }
     take_name(rows, &account)?;
     take_email(rows, &account)?;
+    pass_number(rows, &account.id)?;
     account.version = 1;
     rows.write(&row(&account.id), &account)
 }
 
-pub(super) fn update(rows: &mut Transaction<'_>, mut account: Account) -> Result<(), StoreError> {
+/// Gives back the account with its id.
+pub(super) fn insert_numbered(
+    rows: &mut Transaction<'_>,
+    mut account: Account,
+) -> Result<Account, StoreError> {
+    let mut number = rows.number(&next_number())?.unwrap_or(1);
+    loop {
+        let id: UserId = number.to_string().parse().map_err(|_| next_number().corrupt())?;
+        // A name that looks like it would make two users of one.
+        let free = !rows.exists(&row(&id))?
+            && !rows.exists(&removed(&id))?
+            && !rows.exists(&name_row(id.as_str()))?;
+        if free {
+            account.id = id;
+            insert(rows, account.clone())?;
+            return Ok(account);
+        }
+        number += 1;
+    }
+}
+
+/// Sees to it that the next number is above this id, if that is one.
+fn pass_number(rows: &mut Transaction<'_>, id: &UserId) -> Result<(), StoreError> {
+    let number = id.as_str().parse::<u64>().ok().filter(|number| number.to_string() == id.as_str());
+    let Some(number) = number.filter(|number| *number < LAST_NUMBER) else { return Ok(()) };
+    let next = rows.number(&next_number())?.unwrap_or(1);
+    if next > number {
+        return Ok(());
+    }
+    rows.put(&next_number(), (number + 1).to_string().into_bytes())
+}
+
+/// Gives back what it was before.
+pub(super) fn update(rows: &mut Transaction<'_>, mut account: Account) -> Result<Account, StoreError> {
     let before = expect(rows, &account.id, account.version)?;
     take_name(rows, &account)?;
     take_email(rows, &account)?;
     let kept = account.email.as_ref().map(Email::key);
-    if let Some(old) = before.email.filter(|old| Some(old.key()) != kept) {
-        rows.remove(&email_row(&old));
+    if let Some(old) = before.email.as_ref().filter(|old| Some(old.key()) != kept) {
+        rows.remove(&email_row(old));
     }
     account.version += 1;
-    rows.write(&row(&account.id), &account)
+    rows.write(&row(&account.id), &account)?;
+    Ok(before)
 }
 
-pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> Result<(), StoreError> {
+/// Gives back what it was.
+pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> Result<Account, StoreError> {
     let account = expect(rows, id, version)?;
     if let Some(email) = &account.email {
         rows.remove(&email_row(email));
     }
     rows.remove(&row(id));
-    rows.put(&removed(id), Vec::new())
+    rows.put(&removed(id), Vec::new())?;
+    Ok(account)
 }
 
 /// The account, if it exists in this version.

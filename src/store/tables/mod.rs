@@ -2,7 +2,7 @@
 //!
 //! | first byte | then | value |
 //! |---|---|---|
-//! | `!` | `schema`, `probe` | a decimal number |
+//! | `!` | `schema`, `probe`, `next-id`, `outbox`, `outbox-left` | a decimal number |
 //! | `a` | user id | the account, JSON |
 //! | `d` | user id | empty: the account was removed, the id stays taken |
 //! | `n` | name | the user id that it belongs to, or belonged to |
@@ -12,6 +12,7 @@
 //! | `x` | end, session id | empty: sessions by their end, or something earlier |
 //! | `r` | bucket, rows left in it | packed revocations |
 //! | `k` | key id | the key, JSON |
+//! | `o` | a number | what the app is to be told, JSON |
 //! | `c` | a number | a piece of what an ACME authority knows us by, JSON |
 //!
 //! Numbers in keys are big-endian, so that the order of the bytes is their order. A change checks what
@@ -21,6 +22,7 @@
 pub(super) mod accounts;
 pub(super) mod acme;
 pub(super) mod keys;
+pub(super) mod outbox;
 pub(super) mod revocations;
 pub(super) mod sessions;
 mod transaction;
@@ -55,6 +57,7 @@ pub(super) enum Kind {
     Revocations = b'r' as isize,
     Key = b'k' as isize,
     Acme = b'c' as isize,
+    Event = b'o' as isize,
 }
 
 impl Kind {
@@ -72,6 +75,7 @@ impl Kind {
             Self::Revocations => "revocations",
             Self::Key => "key",
             Self::Acme => "ACME state",
+            Self::Event => "event",
         }
     }
 
@@ -109,13 +113,36 @@ impl Key {
 
 /// Applies the changes one after the other, each on top of the ones before it.
 pub(super) fn commit(rows: &mut Transaction<'_>, changes: Vec<Change>) -> Result<Committed, StoreError> {
-    let mut ended = Vec::new();
+    let (mut ended, mut numbered) = (Vec::new(), Vec::new());
+    // Since when changes of accounts are told, if they are.
+    let mut told = None;
     for change in changes {
         match change {
-            Change::InsertAccount(account) => accounts::insert(rows, account)?,
-            Change::UpdateAccount(account) => accounts::update(rows, account)?,
+            Change::Tell { at } => told = Some(at),
+            Change::InsertAccount(account) => {
+                accounts::insert(rows, account.clone())?;
+                if let Some(at) = told {
+                    outbox::leave(rows, None, Some(&account), at)?;
+                }
+            }
+            Change::InsertNumbered(account) => {
+                let account = accounts::insert_numbered(rows, account)?;
+                if let Some(at) = told {
+                    outbox::leave(rows, None, Some(&account), at)?;
+                }
+                numbered.push(account.id);
+            }
+            Change::UpdateAccount(account) => {
+                let before = accounts::update(rows, account.clone())?;
+                if let Some(at) = told {
+                    outbox::leave(rows, Some(&before), Some(&account), at)?;
+                }
+            }
             Change::RemoveAccount { id, version } => {
-                accounts::remove(rows, &id, version)?;
+                let gone = accounts::remove(rows, &id, version)?;
+                if let Some(at) = told {
+                    outbox::leave(rows, Some(&gone), None, at)?;
+                }
                 end_sessions(rows, &id, None, &mut ended)?;
             }
             Change::ExpectAccount { id, version } => {
@@ -127,10 +154,11 @@ pub(super) fn commit(rows: &mut Transaction<'_>, changes: Vec<Change>) -> Result
             Change::EndSessions { user, except } => end_sessions(rows, &user, except, &mut ended)?,
             Change::Revoke(revocation) => revocations::insert(rows, revocation)?,
             Change::InsertKey(key) => keys::insert(rows, &key)?,
+            Change::Told { number } => outbox::forget(rows, number)?,
             Change::PutAcme(state) => acme::put(rows, *state)?,
         }
     }
-    Ok(Committed { ended })
+    Ok(Committed { ended, numbered })
 }
 
 fn end_sessions(
