@@ -17,7 +17,7 @@ use self::credential::Credential;
 use crate::clock::Timestamp;
 use crate::identity::{Authentication, Principal, RoleSet};
 use crate::settings::CredentialForm;
-use crate::token::access::{AccessToken, TokenError, Verifier};
+use crate::token::access::{AccessToken, Judged, TokenError, Verifier};
 use crate::token::cache::TokenCache;
 use crate::token::refresh::RefreshToken;
 use crate::token::revocation::RevocationList;
@@ -40,6 +40,10 @@ pub enum AuthnError {
     /// It would be valid, but the token, its session or its generation was revoked.
     #[error("the token has been revoked")]
     Revoked,
+    /// A good token that the app minted, whose account has not been looked up: whoever can do that has to,
+    /// and judge again. For everybody else it is a refusal.
+    #[error("the token's account is not known yet")]
+    Unresolved,
 }
 
 impl AuthnError {
@@ -48,7 +52,7 @@ impl AuthnError {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Ambiguous => "ambiguous_credentials",
-            Self::Malformed | Self::Invalid(_) => "invalid_token",
+            Self::Malformed | Self::Invalid(_) | Self::Unresolved => "invalid_token",
             Self::Expired => "expired_token",
             Self::Revoked => "revoked_token",
         }
@@ -63,6 +67,7 @@ impl AuthnError {
             Self::Invalid(error) => error.description(),
             Self::Expired => "the token has expired",
             Self::Revoked => "the token has been revoked",
+            Self::Unresolved => "the account of the token is not known yet",
         }
     }
 }
@@ -76,14 +81,18 @@ impl From<TokenError> for AuthnError {
     }
 }
 
-/// Judges one token from scratch: its signature, its claims, the time, the revocations.
+/// Judges one token from scratch: its signature, its claims, the time, the revocations. One that the app
+/// minted is [`AuthnError::Unresolved`] at best: accounts are none of this module's business.
 pub fn check(
     verifier: &Verifier,
     revocations: &RevocationList,
     token: &str,
     now: Timestamp,
 ) -> Result<AccessToken, AuthnError> {
-    let token = verifier.verify(token, now)?;
+    let token = match verifier.judge(token, now)? {
+        Judged::Own(token) => token,
+        Judged::Legacy(_) => return Err(AuthnError::Unresolved),
+    };
     if is_revoked(revocations, &token) {
         return Err(AuthnError::Revoked);
     }
@@ -103,6 +112,8 @@ pub struct Caller<A> {
     pub attachment: A,
     /// The epoch of the revocations at which none concerned this token.
     clean_at: Cell<u64>,
+    /// When another look at the account is due, where it was not the token that said who this is.
+    stale_at: Timestamp,
 }
 
 /// What an upstream is told of the caller goes along with the caller: one thing to find in memory, not two.
@@ -111,6 +122,13 @@ impl<A: AsRef<T>, T: ?Sized> AsRef<T> for Caller<A> {
         self.attachment.as_ref()
     }
 }
+
+/// A token that says who it speaks for needs no second look.
+const NEVER: Timestamp = Timestamp::from_millis(u64::MAX);
+
+/// How many revocations there had been, before something was looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch(u64);
 
 /// What an [`Authenticator`] is made of.
 pub struct AuthenticatorParts<A> {
@@ -206,6 +224,10 @@ impl<A> Authenticator<A> {
         // Before any look-up: what is revoked from here on raises it.
         let epoch = self.parts.revocations.epoch();
         let caller = self.cache.borrow().find(token).cloned()?;
+        if now >= caller.stale_at {
+            self.cache.borrow_mut().remove(token);
+            return None;
+        }
         let judged = self.judge_again(&caller, now, epoch);
         if judged.is_err() {
             // An early token becomes good, and a clock may step back; a revoked one takes its chances anew.
@@ -232,12 +254,35 @@ impl<A> Authenticator<A> {
         let epoch = self.parts.revocations.epoch();
         let mut verified = check(&self.parts.verifier, &self.parts.revocations, token, now)?;
         self.roles.borrow_mut().share(&mut verified.principal.roles);
+        Ok(self.keep(token, verified, epoch, NEVER))
+    }
+
+    fn keep(&self, token: &str, verified: AccessToken, epoch: u64, stale_at: Timestamp) -> Rc<Caller<A>> {
         let attachment = (self.parts.attach)(&verified.principal);
-        let caller = Rc::new(Caller { token: verified, attachment, clean_at: Cell::new(epoch) });
+        let caller = Rc::new(Caller { token: verified, attachment, clean_at: Cell::new(epoch), stale_at });
         // Names and roles of the token stand in it decoded once more, and again in the attachment.
         let bytes = size_of::<Caller<A>>() + 2 * token.len();
         self.cache.borrow_mut().insert(token, Rc::clone(&caller), bytes);
-        Ok(caller)
+        caller
+    }
+
+    /// The one token that a request brought, to look up the account of an
+    /// [unresolved](AuthnError::Unresolved) one; and the epoch to [admit](Self::admit) it with.
+    #[must_use]
+    pub fn unresolved<'h>(&self, headers: &'h HeaderMap) -> Option<(&'h str, Epoch)> {
+        // Read first: whatever is revoked while the account is looked up raises it.
+        let epoch = Epoch(self.parts.revocations.epoch());
+        match credential::find(headers, &self.parts.accept) {
+            Credential::Token(token) => Some((token, epoch)),
+            Credential::Absent | Credential::Malformed | Credential::Ambiguous => None,
+        }
+    }
+
+    /// Takes in what a token that the app minted is worth, as it was found after `epoch`.
+    #[must_use]
+    pub fn admit(&self, text: &str, token: AccessToken, epoch: Epoch, now: Timestamp) -> Rc<Caller<A>> {
+        let stale_at = now.plus(self.parts.verifier.lookup_lasts());
+        self.keep(text, token, epoch.0, stale_at)
     }
 
     /// What may have changed since the token was verified: the time and the revocations.

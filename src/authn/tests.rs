@@ -22,7 +22,7 @@ impl Scene {
         let keys = ring(&settings, &stored_keys());
         let revocations = Arc::new(RevocationList::new());
         let authenticator = Authenticator::new(AuthenticatorParts {
-            verifier: Arc::new(Verifier::new(&keys, &settings)),
+            verifier: Arc::new(Verifier::new(&keys, &settings).unwrap()),
             revocations: Arc::clone(&revocations),
             accept: vec![CredentialForm::Bearer, CredentialForm::XAccessToken],
             cache_bytes,
@@ -231,5 +231,126 @@ fn codes_and_descriptions_are_stable() {
         assert_eq!(error.code(), code);
         assert_eq!(error.description(), error.to_string());
         assert!(!error.description().contains(['"', '\\']));
+    }
+}
+
+mod legacy {
+    //! A token that the app minted is nobody's until somebody has looked its account up.
+
+    use super::*;
+    use crate::secret::Secret;
+    use crate::settings::{LegacyAccount, LegacyAlgorithm, LegacyKey, LegacyTokenSettings};
+    use crate::token::access::Judged;
+    use crate::token::testing::Forger;
+
+    const SECRET: &[u8] = b"short";
+
+    fn scene(cache_bytes: u64) -> (Scene, Arc<Verifier>) {
+        let mut settings = eddsa();
+        settings.legacy = vec![LegacyTokenSettings {
+            algorithm: LegacyAlgorithm::Hs256,
+            key: LegacyKey::Secret(Secret::new(SECRET.to_vec())),
+            user: vec!["sub".to_owned()],
+            account: LegacyAccount::Either,
+            ignore_case: false,
+            issuer: None,
+            audience: None,
+            until: NOW + 10_000,
+        }];
+        let keys = ring(&settings, &stored_keys());
+        let revocations = Arc::new(RevocationList::new());
+        let verifier = Arc::new(Verifier::new(&keys, &settings).unwrap());
+        let authenticator = Authenticator::new(AuthenticatorParts {
+            verifier: Arc::clone(&verifier),
+            revocations: Arc::clone(&revocations),
+            accept: vec![CredentialForm::Bearer],
+            cache_bytes,
+            attach: Box::new(|principal| format!("attached to {}", principal.id)),
+        });
+        (Scene { settings, keys, revocations, authenticator }, verifier)
+    }
+
+    fn token() -> String {
+        Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, r#"{"sub":"u-1"}"#)
+    }
+
+    fn found(verifier: &Verifier, now: Timestamp) -> AccessToken {
+        let Ok(Judged::Legacy(token)) = verifier.judge(&token(), now) else { panic!("it is good") };
+        token.of(Principal { generation: 0, ..principal("u-1") })
+    }
+
+    fn headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let line = HeaderValue::from_str(&format!("Bearer {}", token())).unwrap();
+        headers.insert("authorization", line);
+        headers
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_secs(NOW + secs)
+    }
+
+    #[test]
+    fn it_is_refused_until_it_is_admitted_and_then_known() {
+        let (scene, verifier) = scene(1 << 20);
+        assert_eq!(scene.ask(&token(), now()), Err(AuthnError::Unresolved));
+        assert_eq!(AuthnError::Unresolved.code(), "invalid_token", "for whoever does not look it up");
+        assert_eq!(scene.cached(), 0);
+        let headers = headers();
+        let (text, epoch) = scene.authenticator.unresolved(&headers).unwrap();
+        let caller = scene.authenticator.admit(text, found(&verifier, now()), epoch, now());
+        assert_eq!(caller.attachment, "attached to u-1");
+        assert_eq!(scene.ask(&token(), at(899)), Ok("u-1".to_owned()));
+        // What was found is good for as long as a token of ours would be.
+        assert_eq!(scene.ask(&token(), at(900)), Err(AuthnError::Unresolved));
+        assert_eq!(scene.cached(), 0);
+    }
+
+    #[test]
+    fn the_end_of_its_table_is_noticed_on_a_hit() {
+        let (scene, verifier) = scene(1 << 20);
+        let headers = headers();
+        let (text, epoch) = scene.authenticator.unresolved(&headers).unwrap();
+        let _ = scene.authenticator.admit(text, found(&verifier, at(9500)), epoch, at(9500));
+        assert_eq!(scene.ask(&token(), at(9999)), Ok("u-1".to_owned()));
+        assert_eq!(scene.ask(&token(), at(10_000)), Err(AuthnError::Expired));
+        assert_eq!(scene.ask(&token(), at(10_000)), Err(AuthnError::Expired), "nor without the cache");
+    }
+
+    #[test]
+    fn what_is_revoked_while_the_account_is_looked_up_is_noticed() {
+        let generation = RevocationId::generation(&"u-1".parse().unwrap(), 0);
+        let (scene, verifier) = scene(1 << 20);
+        let headers = headers();
+        let (text, epoch) = scene.authenticator.unresolved(&headers).unwrap();
+        let token = found(&verifier, now());
+        scene.revoke(generation);
+        let _ = scene.authenticator.admit(text, token, epoch, now());
+        assert_eq!(scene.ask(text, now()), Err(AuthnError::Revoked));
+    }
+
+    #[test]
+    fn each_of_its_three_names_revokes_it() {
+        for index in 0..3 {
+            let (scene, verifier) = scene(1 << 20);
+            let headers = headers();
+            let (text, epoch) = scene.authenticator.unresolved(&headers).unwrap();
+            let token = found(&verifier, now());
+            let id = token.revocable_by[index];
+            let _ = scene.authenticator.admit(text, token, epoch, now());
+            assert!(scene.ask(text, now()).is_ok());
+            scene.revoke(id);
+            assert_eq!(scene.ask(text, now()), Err(AuthnError::Revoked), "{index}");
+        }
+    }
+
+    #[test]
+    fn without_a_cache_it_is_looked_up_each_time() {
+        let (scene, verifier) = scene(0);
+        let headers = headers();
+        let (text, epoch) = scene.authenticator.unresolved(&headers).unwrap();
+        let caller = scene.authenticator.admit(text, found(&verifier, now()), epoch, now());
+        assert_eq!(caller.attachment, "attached to u-1");
+        assert_eq!(scene.ask(&token(), now()), Err(AuthnError::Unresolved));
     }
 }

@@ -11,9 +11,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::de::DeserializeOwned;
 
 use super::claims::{self, ClaimsIn, ClaimsOut, HeaderIn, Object};
-use super::keyring::{AccessKey, KeyRing};
+use super::keyring::{AccessKey, KeyRing, VerifyKey};
+use super::legacy::{LegacyKeyError, LegacyKeys, LegacyToken};
 use super::revocation::RevocationId;
 use crate::clock::Timestamp;
 use crate::identity::{Principal, PrincipalEmail, TokenId, Username};
@@ -86,6 +88,9 @@ pub enum TokenError {
     /// `exp` has come.
     #[error("the token has expired")]
     Expired,
+    /// The app minted it, for somebody who has no account here.
+    #[error("the token is of nobody who has an account here")]
+    NoAccount,
 }
 
 impl TokenError {
@@ -106,6 +111,7 @@ impl TokenError {
             Self::Lifetime => "the token lifetime is not acceptable",
             Self::NotYetValid => "the token is not valid yet",
             Self::Expired => "the token has expired",
+            Self::NoAccount => "the token is of nobody who has an account here",
         }
     }
 }
@@ -138,6 +144,18 @@ pub struct AccessToken {
     pub expires_at: Timestamp,
     /// What would revoke it: itself, its session, its generation.
     pub revocable_by: [RevocationId; 3],
+    /// A legacy token's own end: what revokes it has to be remembered until then. Absent for ours, which
+    /// end soon.
+    pub refused_until: Option<Timestamp>,
+}
+
+/// A good token, of either kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// One of ours.
+    Own(AccessToken),
+    /// One that the app minted; its account has to be found.
+    Legacy(LegacyToken),
 }
 
 /// Issues access tokens.
@@ -151,16 +169,18 @@ pub struct Issuer {
 impl Issuer {
     /// An issuer that signs with the ring's newest key.
     pub fn new(keys: &KeyRing, settings: &TokenSettings) -> Result<Self, IssueError> {
-        for (index, (name, _)) in settings.claims.iter().enumerate() {
+        let fixed = settings.fixed_claims.iter().map(|(name, _)| name);
+        let names: Vec<&String> = settings.claims.iter().map(|(name, _)| name).chain(fixed).collect();
+        for (index, name) in names.iter().enumerate() {
             if RESERVED_CLAIMS.contains(&name.as_str()) {
-                return Err(IssueError::ReservedClaim(name.clone()));
+                return Err(IssueError::ReservedClaim((*name).clone()));
             }
-            if settings.claims[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(IssueError::RepeatedClaim(name.clone()));
+            if names[..index].contains(name) {
+                return Err(IssueError::RepeatedClaim((*name).clone()));
             }
         }
         let key = keys.newest().clone();
-        let header = header_of(&key);
+        let header = header_of(&key.verify);
         Ok(Self { key, header, settings: settings.clone() })
     }
 
@@ -192,33 +212,39 @@ pub struct Verifier {
     audience: Vec<String>,
     lifetime_secs: u64,
     leeway: Duration,
+    legacy: LegacyKeys,
 }
 
 /// A key with the one validation that fits it.
 #[derive(Debug)]
 struct VerifyingKey {
-    key: AccessKey,
+    key: VerifyKey,
     validation: Validation,
     /// How every token that [`Issuer`] signs with this key begins: the encoded header and the dot.
     beginning: String,
 }
 
 impl Verifier {
-    /// A verifier for tokens signed with any key of the ring.
-    #[must_use]
-    pub fn new(keys: &KeyRing, settings: &TokenSettings) -> Self {
-        let with_validation = |key: &AccessKey| VerifyingKey {
+    /// A verifier for tokens signed with any key of the ring, and for those that the app minted.
+    ///
+    /// # Errors
+    /// A key of `[[legacy_token]]` that does not fit its algorithm.
+    pub fn new(keys: &KeyRing, settings: &TokenSettings) -> Result<Self, LegacyKeyError> {
+        let with_validation = |key: &VerifyKey| VerifyingKey {
             validation: validation(key.algorithm, settings),
             beginning: beginning_of(key),
             key: key.clone(),
         };
-        Self {
-            keys: keys.all().iter().map(with_validation).collect(),
+        let keys: Vec<VerifyingKey> = keys.verifying().map(with_validation).collect();
+        let legacy = LegacyKeys::load(&settings.legacy, keys.iter().map(|known| known.key.kid.as_str()))?;
+        Ok(Self {
+            keys,
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
             lifetime_secs: lifetime_secs(settings.access_ttl),
             leeway: settings.leeway,
-        }
+            legacy,
+        })
     }
 
     /// Whether these settings would make the same of every token, the keys being the same.
@@ -228,6 +254,37 @@ impl Verifier {
             && self.audience == settings.audience
             && self.lifetime_secs == lifetime_secs(settings.access_ttl)
             && self.leeway == settings.leeway
+            && self.legacy.is_by(&settings.legacy)
+    }
+
+    /// What a token of either kind says. One of ours is never tried as the app's, nor the other way round:
+    /// the header says which it claims to be.
+    ///
+    /// # Errors
+    /// The first check that does not pass.
+    pub fn judge(&self, token: &str, now: Timestamp) -> Result<Judged, TokenError> {
+        match self.verify(token, now) {
+            Err(TokenError::Header | TokenError::Type) if !self.legacy.is_empty() => {
+                self.verify_legacy(token, now).map(Judged::Legacy)
+            }
+            own => own.map(Judged::Own),
+        }
+    }
+
+    /// What a token says that the app minted.
+    ///
+    /// # Errors
+    /// The first check that does not pass; each, when there is no `[[legacy_token]]`.
+    pub fn verify_legacy(&self, token: &str, now: Timestamp) -> Result<LegacyToken, TokenError> {
+        let token = self.legacy.verify(token, now)?;
+        token.timely(now, self.leeway)?;
+        Ok(token)
+    }
+
+    /// For how long what was looked up of a legacy token's account may be used: as long as a token of ours.
+    #[must_use]
+    pub const fn lookup_lasts(&self) -> Duration {
+        Duration::from_secs(self.lifetime_secs)
     }
 
     /// What the token says, if every check passes. The signature comes before the claims and the time,
@@ -242,12 +299,14 @@ impl Verifier {
         accept(claims)
     }
 
-    /// Whether a token says that it is one of ours: an access token under one of our keys. The signature
-    /// is not looked at. For deciding what must not travel on, never for letting somebody in.
+    /// Whether a token says that it is one of ours, an access token under one of our keys (the signature
+    /// is not looked at), or is one that the app minted and that is accepted here. For deciding what must not travel on, never for letting somebody in.
     #[must_use]
     pub fn recognises(&self, token: &str) -> bool {
         // Asked for every request whose `Authorization` may travel on, so the usual answer comes cheaply.
-        self.keys.iter().any(|known| token.starts_with(&known.beginning)) || self.front_door(token).is_ok()
+        self.keys.iter().any(|known| token.starts_with(&known.beginning))
+            || self.front_door(token).is_ok()
+            || self.legacy.recognises(token)
     }
 
     /// Whether a token that was verified before may still be used at this time. Neither keys nor
@@ -267,7 +326,8 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let header = read_header(header_segment(token)?)?;
+        let [header, ..] = parts(token)?;
+        let Object(header): Object<HeaderIn> = header_json(header)?;
         if !header.is_access_token() {
             return Err(TokenError::Type);
         }
@@ -307,14 +367,14 @@ impl Verifier {
     }
 }
 
-fn header_of(key: &AccessKey) -> Header {
+fn header_of(key: &VerifyKey) -> Header {
     let mut header = Header::new(key.algorithm);
     header.typ = Some(claims::TYPE.to_owned());
     header.kid = Some(key.kid.clone());
     header
 }
 
-fn beginning_of(key: &AccessKey) -> String {
+fn beginning_of(key: &VerifyKey) -> String {
     let json = serde_json::to_vec(&header_of(key)).expect("three strings are JSON");
     format!("{}.", URL_SAFE_NO_PAD.encode(json))
 }
@@ -337,8 +397,8 @@ fn validation(algorithm: Algorithm, settings: &TokenSettings) -> Validation {
     validation
 }
 
-/// The first of exactly three non-empty parts of the base64url alphabet.
-fn header_segment(token: &str) -> Result<&str, TokenError> {
+/// Exactly three non-empty parts of the base64url alphabet.
+pub(super) fn parts(token: &str) -> Result<[&str; 3], TokenError> {
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -351,14 +411,14 @@ fn header_segment(token: &str) -> Result<&str, TokenError> {
     if ![header, payload, signature].into_iter().all(base64url) {
         return Err(TokenError::Shape);
     }
-    Ok(header)
+    Ok([header, payload, signature])
 }
 
-fn read_header(segment: &str) -> Result<HeaderIn, TokenError> {
+/// An encoded header as what is read of it.
+pub(super) fn header_json<H: DeserializeOwned>(segment: &str) -> Result<H, TokenError> {
     let mut json = [0; MAX_HEADER_BYTES];
     let length = URL_SAFE_NO_PAD.decode_slice(segment, &mut json).map_err(|_| TokenError::Header)?;
-    let header: Result<Object<HeaderIn>, _> = serde_json::from_slice(&json[..length]);
-    header.map(|Object(header)| header).map_err(|_| TokenError::Header)
+    serde_json::from_slice(&json[..length]).map_err(|_| TokenError::Header)
 }
 
 /// Which check of `jsonwebtoken` it was. What is not the signature's or a party's fault is the claims'.
@@ -405,6 +465,7 @@ fn accept(claims: ClaimsIn) -> Result<AccessToken, TokenError> {
         not_before: Timestamp::from_secs(claims.nbf),
         expires_at: Timestamp::from_secs(claims.exp),
         revocable_by,
+        refused_until: None,
     })
 }
 

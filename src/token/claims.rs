@@ -57,6 +57,10 @@ impl Serialize for ClaimsOut<'_> {
         for (name, source) in &self.settings.claims {
             match source {
                 ClaimSource::Sub => map.serialize_entry(name, &who.id)?,
+                ClaimSource::SubNumber => match whole_number(who.id.as_str()) {
+                    Some(number) => map.serialize_entry(name, &number)?,
+                    None => map.serialize_entry(name, &who.id)?,
+                },
                 ClaimSource::Username => map.serialize_entry(name, &*who.username)?,
                 ClaimSource::Roles => map.serialize_entry(name, &roles)?,
                 ClaimSource::Sid => map.serialize_entry(name, &who.session)?,
@@ -72,8 +76,17 @@ impl Serialize for ClaimsOut<'_> {
                 }
             }
         }
+        for (name, text) in &self.settings.fixed_claims {
+            map.serialize_entry(name, text)?;
+        }
         map.end()
     }
+}
+
+/// A number in its one decimal spelling, that every reader of JSON has in full (RFC 8259 section 6).
+fn whole_number(text: &str) -> Option<u64> {
+    let number = text.parse::<u64>().ok()?;
+    (number < 1 << 53 && number.to_string() == text).then_some(number)
 }
 
 /// A header as read. Everything but these three is refused, and with it `crit` and `b64` (RFC 7797),

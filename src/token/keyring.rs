@@ -137,17 +137,25 @@ impl StoredKey {
 pub struct KeyRing {
     /// Newest first; never empty.
     keys: Vec<AccessKey>,
+    /// Secrets of before.
+    previous: Vec<VerifyKey>,
     refresh: RefreshKey,
     jwks: String,
 }
 
-/// One key for access tokens, with the one algorithm that it is for.
+/// What checks access tokens, with the one algorithm that it is for. It cannot sign.
 #[derive(Clone, Debug)]
-pub struct AccessKey {
+pub struct VerifyKey {
     pub(super) kid: String,
     pub(super) algorithm: Algorithm,
-    pub(super) signing: EncodingKey,
     pub(super) verifying: DecodingKey,
+}
+
+/// One key for access tokens.
+#[derive(Clone, Debug)]
+pub struct AccessKey {
+    pub(super) verify: VerifyKey,
+    pub(super) signing: EncodingKey,
     /// The Ed25519 public key; a symmetric key has nothing to publish.
     public: Option<[u8; 32]>,
 }
@@ -184,7 +192,17 @@ impl KeyRing {
         let refresh = of(KeyPurpose::Refresh);
         let refresh = refresh.first().ok_or(KeyError::Missing(KeyPurpose::Refresh))?;
         let jwks = jwks(&keys);
-        Ok(Self { keys, refresh: RefreshKey::from_stored(refresh)?, jwks })
+        Ok(Self { keys, previous: Vec::new(), refresh: RefreshKey::from_stored(refresh)?, jwks })
+    }
+
+    /// The ring with shared secrets of before, which verify what they have signed and sign nothing more.
+    ///
+    /// # Errors
+    /// [`KeyError::ShortSecret`]
+    pub fn with_previous(mut self, secrets: &[Secret<Vec<u8>>]) -> Result<Self, KeyError> {
+        let previous = secrets.iter().map(|secret| VerifyKey::hs256(secret.expose()));
+        self.previous = previous.collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// The key set to publish (RFC 7517 section 5): public keys only, so `{"keys":[]}` for HS256.
@@ -194,7 +212,11 @@ impl KeyRing {
     }
     /// The `kid` of each key, the signing one first.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|key| key.kid.as_str())
+        self.keys.iter().map(|key| key.verify.kid.as_str())
+    }
+    /// The `kid` of each secret of before.
+    pub fn previous_kids(&self) -> impl Iterator<Item = &str> {
+        self.previous.iter().map(|key| key.kid.as_str())
     }
     /// The key that derives and authenticates refresh tokens.
     #[must_use]
@@ -205,9 +227,9 @@ impl KeyRing {
     pub(super) fn newest(&self) -> &AccessKey {
         self.keys.first().expect("load() refuses an empty ring")
     }
-    /// All keys, newest first.
-    pub(super) fn all(&self) -> &[AccessKey] {
-        &self.keys
+    /// Everything that verifies, newest first.
+    pub(super) fn verifying(&self) -> impl Iterator<Item = &VerifyKey> {
+        self.keys.iter().map(|key| &key.verify).chain(&self.previous)
     }
 }
 
@@ -219,14 +241,23 @@ impl AccessKey {
             return Err(damaged("its id is not its thumbprint"));
         }
         Ok(Self {
-            kid: stored.id.clone(),
-            algorithm: Algorithm::EdDSA,
+            verify: VerifyKey {
+                kid: stored.id.clone(),
+                algorithm: Algorithm::EdDSA,
+                verifying: DecodingKey::from_ed_der(&public),
+            },
             signing: EncodingKey::from_ed_der(stored.material.bytes()),
-            verifying: DecodingKey::from_ed_der(&public),
             public: Some(public),
         })
     }
 
+    fn hs256(secret: &[u8]) -> Result<Self, KeyError> {
+        let verify = VerifyKey::hs256(secret)?;
+        Ok(Self { verify, signing: EncodingKey::from_secret(secret), public: None })
+    }
+}
+
+impl VerifyKey {
     fn hs256(secret: &[u8]) -> Result<Self, KeyError> {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(KeyError::ShortSecret);
@@ -237,17 +268,16 @@ impl AccessKey {
         Ok(Self {
             kid: URL_SAFE_NO_PAD.encode(&name.as_ref()[..16]),
             algorithm: Algorithm::HS256,
-            signing: EncodingKey::from_secret(secret),
             verifying: DecodingKey::from_secret(secret),
-            public: None,
         })
     }
 
     /// The algorithm's name in a header (RFC 8037 section 3.1, RFC 7518 section 3.1).
-    pub(super) fn algorithm_name(&self) -> &'static str {
-        match self.public {
-            Some(_) => "EdDSA",
-            None => "HS256",
+    pub(super) const fn algorithm_name(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::EdDSA => "EdDSA",
+            // No other algorithm gets into a ring.
+            _ => "HS256",
         }
     }
 }
@@ -276,7 +306,7 @@ fn thumbprint(public: &[u8; 32]) -> String {
 fn jwks(keys: &[AccessKey]) -> String {
     let jwk = |key: &AccessKey| {
         let x = URL_SAFE_NO_PAD.encode(key.public?);
-        let kid = &key.kid;
+        let kid = &key.verify.kid;
         Some(format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","kid":"{kid}","use":"sig","alg":"EdDSA"}}"#))
     };
     format!(r#"{{"keys":[{}]}}"#, keys.iter().filter_map(jwk).collect::<Vec<_>>().join(","))
@@ -327,19 +357,19 @@ mod tests {
         let ring = ring(&hs256(), &stored_keys());
         assert_eq!(ring.jwks(), r#"{"keys":[]}"#);
         assert_eq!(ring.kids().count(), 1);
-        assert_eq!(ring.newest().kid.len(), 22);
+        assert_eq!(ring.newest().verify.kid.len(), 22);
         let other = SigningAlgorithm::Hs256(Secret::new(b"another secret of enough bytes....".to_vec()));
         let other = KeyRing::load(&other, &stored_keys()).unwrap();
-        assert_ne!(ring.newest().kid, other.newest().kid);
+        assert_ne!(ring.newest().verify.kid, other.newest().verify.kid);
     }
 
     #[test]
     fn keys_made_at_one_moment_still_have_one_order() {
         let mut stored = stored_keys();
         stored.push(StoredKey::generate(KeyPurpose::SignAccess, now()).unwrap());
-        let signs = ring(&eddsa(), &stored).newest().kid.clone();
+        let signs = ring(&eddsa(), &stored).newest().verify.kid.clone();
         stored.reverse();
-        assert_eq!(ring(&eddsa(), &stored).newest().kid, signs);
+        assert_eq!(ring(&eddsa(), &stored).newest().verify.kid, signs);
     }
 
     #[test]

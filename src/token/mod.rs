@@ -8,6 +8,7 @@ pub mod access;
 pub mod cache;
 pub mod claims;
 pub mod keyring;
+pub mod legacy;
 pub mod refresh;
 pub mod revocation;
 

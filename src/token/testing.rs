@@ -36,6 +36,9 @@ pub(crate) fn settings(algorithm: SigningAlgorithm) -> TokenSettings {
         accept: vec![CredentialForm::Bearer],
         claims: Vec::new(),
         cache_bytes: 1 << 20,
+        fixed_claims: Vec::new(),
+        previous_secrets: Vec::new(),
+        legacy: Vec::new(),
     }
 }
 

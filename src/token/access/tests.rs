@@ -21,7 +21,7 @@ impl Scene {
     fn new(settings: TokenSettings) -> Self {
         let stored = stored_keys();
         let keys = ring(&settings, &stored);
-        let verifier = Verifier::new(&keys, &settings);
+        let verifier = Verifier::new(&keys, &settings).unwrap();
         let forger = Forger::with(&settings, &stored);
         Self { stored, settings, keys, verifier, forger }
     }
@@ -31,7 +31,7 @@ impl Scene {
     }
 
     fn algorithm(&self) -> &'static str {
-        self.keys.newest().algorithm_name()
+        self.keys.newest().verify.algorithm_name()
     }
 
     fn header(&self) -> String {
@@ -97,7 +97,9 @@ fn header_and_claims_are_those_of_the_contract() {
             ("display".to_owned(), ClaimSource::Name),
             ("groups".to_owned(), ClaimSource::Roles),
             ("session".to_owned(), ClaimSource::Sid),
+            ("number".to_owned(), ClaimSource::SubNumber),
         ];
+        settings.fixed_claims = vec![("token_type".to_owned(), "access".to_owned())];
         let issuer = Issuer::new(&scene.keys, &settings).unwrap();
         let fresh = issuer.issue(&principal("u-1"), &["pwd".to_owned()], now(), token_id()).unwrap();
         let (header, claims) = decoded(fresh.token.expose());
@@ -108,11 +110,42 @@ fn header_and_claims_are_those_of_the_contract() {
             "jti": JTI, "sid": SID, "gen": 3, "username": "alice", "roles": ["editor", "user"],
             "amr": ["pwd"], "name": "Alice Ä. Example", "email": "alice@example.com", "email_verified": true,
             "identity": "u-1", "login": "alice", "mail": "alice@example.com", "display": "Alice Ä. Example",
-            "groups": ["editor", "user"], "session": SID,
+            "groups": ["editor", "user"], "session": SID, "number": "u-1", "token_type": "access",
         });
         assert_eq!(claims, expected);
-        assert!(Verifier::new(&scene.keys, &settings).verify(fresh.token.expose(), now()).is_ok());
+        assert!(Verifier::new(&scene.keys, &settings).unwrap().verify(fresh.token.expose(), now()).is_ok());
     }
+}
+
+#[test]
+fn an_id_is_a_number_only_when_it_reads_back_as_the_same() {
+    let scene = Scene::new(eddsa());
+    let mut settings = eddsa();
+    settings.claims = vec![("identity".to_owned(), ClaimSource::SubNumber)];
+    let issuer = Issuer::new(&scene.keys, &settings).unwrap();
+    let identity = |id: &str| {
+        let fresh = issuer.issue(&principal(id), &[], now(), token_id()).unwrap();
+        decoded(fresh.token.expose()).1["identity"].clone()
+    };
+    assert_eq!(identity("17"), 17);
+    assert_eq!(identity("0"), 0);
+    assert_eq!(identity("9007199254740991"), 9_007_199_254_740_991_u64);
+    for text in ["017", "+1", "-1", "1.0", "9007199254740992", "u-1"] {
+        assert_eq!(identity(text), text, "{text}");
+    }
+}
+
+#[test]
+fn a_fixed_claim_cannot_be_one_of_ours_or_be_there_twice() {
+    let scene = Scene::new(eddsa());
+    let refused = |fixed: &str| {
+        let mut settings = eddsa();
+        settings.claims = vec![("identity".to_owned(), ClaimSource::Sub)];
+        settings.fixed_claims = vec![(fixed.to_owned(), "x".to_owned())];
+        Issuer::new(&scene.keys, &settings).map(drop).unwrap_err()
+    };
+    assert!(matches!(refused("roles"), IssueError::ReservedClaim(_)));
+    assert!(matches!(refused("identity"), IssueError::RepeatedClaim(_)));
 }
 
 #[test]
@@ -128,7 +161,7 @@ fn what_is_not_set_is_left_out() {
     for absent in ["aud", "name", "email", "email_verified", "mail", "n"] {
         assert!(claims.get(absent).is_none(), "{absent}");
     }
-    let token = Verifier::new(&scene.keys, &settings).verify(fresh.token.expose(), now()).unwrap();
+    let token = Verifier::new(&scene.keys, &settings).unwrap().verify(fresh.token.expose(), now()).unwrap();
     assert_eq!(token.principal, nobody);
 }
 
@@ -143,7 +176,7 @@ fn several_audiences_are_a_list_and_one_of_them_is_enough() {
     let accepted_by = |audience: &[&str]| {
         let mut settings = eddsa();
         settings.audience = audience.iter().map(|name| (*name).to_owned()).collect();
-        Verifier::new(&scene.keys, &settings).verify(fresh.token.expose(), now()).map(|_| ())
+        Verifier::new(&scene.keys, &settings).unwrap().verify(fresh.token.expose(), now()).map(|_| ())
     };
     assert_eq!(accepted_by(&["api"]), Ok(()));
     assert_eq!(accepted_by(&["app", "other"]), Ok(()));
@@ -188,11 +221,11 @@ fn all_keys_verify_and_the_newest_signs() {
     let both = ring(&eddsa(), &stored);
     let by_new =
         Issuer::new(&both, &eddsa()).unwrap().issue(&principal("u-1"), &[], now(), token_id()).unwrap();
-    let verifier = Verifier::new(&both, &eddsa());
+    let verifier = Verifier::new(&both, &eddsa()).unwrap();
     assert_eq!(decoded(by_new.token.expose()).0["kid"], serde_json::json!(stored[2].id));
     assert!(verifier.verify(by_old.token.expose(), now()).is_ok());
     assert!(verifier.verify(by_new.token.expose(), now()).is_ok());
-    let unaware = Verifier::new(&old, &eddsa());
+    let unaware = Verifier::new(&old, &eddsa()).unwrap();
     assert_eq!(unaware.verify(by_new.token.expose(), now()), Err(TokenError::UnknownKey));
 }
 
@@ -621,9 +654,12 @@ fn a_shorter_ttl_applies_to_tokens_that_are_out() {
     let scene = Scene::new(eddsa());
     let mut settings = eddsa();
     settings.access_ttl = Duration::from_secs(899);
-    assert_eq!(Verifier::new(&scene.keys, &settings).verify(&scene.good(), now()), Err(TokenError::Lifetime));
+    assert_eq!(
+        Verifier::new(&scene.keys, &settings).unwrap().verify(&scene.good(), now()),
+        Err(TokenError::Lifetime)
+    );
     settings.access_ttl = Duration::from_millis(899_001);
-    assert!(Verifier::new(&scene.keys, &settings).verify(&scene.good(), now()).is_ok());
+    assert!(Verifier::new(&scene.keys, &settings).unwrap().verify(&scene.good(), now()).is_ok());
 }
 
 #[test]
@@ -747,7 +783,7 @@ fn keys_are_not_confused() {
     let (_, signature) = mine.rsplit_once('.').unwrap();
     assert_eq!(ed.verify(&format!("{message}.{signature}")), Err(TokenError::Signature));
     // A ring whose algorithm was changed knows the other kind of key no more.
-    let changed = Verifier::new(&ring(&hs256(), &ed.stored), &hs256());
+    let changed = Verifier::new(&ring(&hs256(), &ed.stored), &hs256()).unwrap();
     assert_eq!(changed.verify(&ed.good(), now()), Err(TokenError::UnknownKey));
 }
 

@@ -1,0 +1,179 @@
+//! What a token that the app minted is worth: the account that it names, while that is as it was.
+
+use std::time::Duration;
+
+use crate::account::testing::{World, client, secret};
+use crate::account::{LegacyError, Revocable};
+use crate::clock::Clock as _;
+use crate::identity::SessionId;
+use crate::secret::Secret;
+use crate::settings::{LegacyAccount, LegacyAlgorithm, LegacyKey, LegacyTokenSettings, Registration};
+use crate::store::{Account, AccountKey, Change, Store as _, StoreError};
+use crate::token::access::TokenError;
+use crate::token::revocation::RevocationKind;
+use crate::token::testing::{Forger, NOW};
+
+const SECRET: &[u8] = b"super-secret";
+/// Of the table.
+const DAYS: u64 = 100;
+
+fn world() -> World {
+    World::with(|settings| settings.tokens.legacy = vec![table(DAYS)])
+}
+
+fn table(days: u64) -> LegacyTokenSettings {
+    LegacyTokenSettings {
+        algorithm: LegacyAlgorithm::Hs256,
+        key: LegacyKey::Secret(Secret::new(SECRET.to_vec())),
+        user: vec!["sub".to_owned()],
+        account: LegacyAccount::Either,
+        ignore_case: false,
+        issuer: None,
+        audience: None,
+        until: NOW + days * 86_400,
+    }
+}
+
+fn token(sub: &str) -> String {
+    let claims = format!(r#"{{"sub":"{sub}"}}"#);
+    Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+async fn who(world: &World, sub: &str) -> Result<String, LegacyError> {
+    let admitted = world.accounts.admit_legacy(&token(sub)).await?;
+    assert_eq!(admitted.principal.generation, 0);
+    Ok(admitted.principal.id.to_string())
+}
+
+fn is_nobody(outcome: &Result<String, LegacyError>) -> bool {
+    matches!(outcome, Err(LegacyError::Token(TokenError::NoAccount)))
+}
+
+async fn account(world: &World, name: &str) -> Account {
+    let key = AccountKey::Name(name.parse().unwrap());
+    world.store.account(key).await.unwrap().unwrap()
+}
+
+/// An account as an import makes it.
+async fn import(world: &World, like: &str, id: &str, name: &str) {
+    let template = account(world, like).await;
+    let (id, username) = (id.parse().unwrap(), Some(name.parse().unwrap()));
+    let imported = Account { id, username, email: None, ..template };
+    world.store.commit(vec![Change::InsertAccount(imported)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_token_never_means_two_accounts() {
+    let world = world();
+    let alice = world.register("alice").await;
+    import(&world, "alice", "bob", "robert").await;
+    assert_eq!(who(&world, "bob").await.unwrap(), "bob", "an id of his own");
+    assert_eq!(who(&world, "robert").await.unwrap(), "bob");
+    world.register("bob").await;
+    assert!(is_nobody(&who(&world, "bob").await), "one is Bob by id, the other by name");
+    import(&world, "alice", "carol", "carol").await;
+    assert_eq!(who(&world, "carol").await.unwrap(), "carol", "one that is called by its id");
+    assert_eq!(who(&world, "alice").await.unwrap(), alice.id.as_str());
+}
+
+#[tokio::test]
+async fn an_id_that_is_gone_is_nobodys_name() {
+    let world = world();
+    world.register("alice").await;
+    for id in ["17", "507f1f77bcf86cd799439011", "550e8400-e29b-41d4-a716-446655440000"] {
+        assert!(is_nobody(&who(&world, id).await));
+        world.register(id).await;
+        assert!(is_nobody(&who(&world, id).await), "{id}");
+    }
+    import(&world, "alice", "18", "eighteen").await;
+    world.register("18").await;
+    assert_eq!(who(&world, "18").await.unwrap(), "18", "by id, whoever is called that");
+}
+
+#[tokio::test]
+async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
+    let minted = |sub: &str, at: u64| {
+        let claims = format!(r#"{{"sub":"{sub}","iat":{at}}}"#);
+        Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+    };
+    let open = world();
+    let alice = open.register("alice").await;
+    let created = alice.created_at.secs();
+    let admit = async |world: &World, token: String| world.accounts.admit_legacy(&token).await.is_ok();
+    open.clock.advance(Duration::from_mins(10));
+    assert!(!admit(&open, minted("alice", created - 60)).await);
+    assert!(admit(&open, minted("alice", created + 60)).await);
+    assert!(admit(&open, minted(alice.id.as_str(), created - 60)).await, "an id is nobody else's");
+    // One that came from the app is the app's, whenever it came.
+    let template = account(&open, "alice").await;
+    let username = Some("carol".parse().unwrap());
+    let carol = Account { id: "c-1".parse().unwrap(), username, imported: true, ..template };
+    open.store.commit(vec![Change::InsertAccount(carol)]).await.unwrap();
+    assert!(admit(&open, minted("carol", created - 60)).await);
+    // Where nobody registers, the operator has made it.
+    let closed = open.restarted(|settings| {
+        settings.auth.registration = Registration::Closed;
+        settings.tokens.legacy = vec![table(DAYS)];
+    });
+    assert!(admit(&closed, minted("alice", created - 60)).await);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_store_is_none_of_the_token() {
+    let world = world();
+    world.register("alice").await;
+    for n in 0..2 {
+        world.store.fail_from(n, StoreError::Unavailable("gone".to_owned()));
+        assert!(matches!(who(&world, "alice").await, Err(LegacyError::Store(_))), "{n}");
+        assert!(world.store.heal());
+    }
+    let before = world.contents();
+    assert!(who(&world, "alice").await.is_ok() && is_nobody(&who(&world, "nobody").await));
+    assert_eq!(world.contents(), before, "looking changes nothing");
+}
+
+#[tokio::test]
+async fn a_revocation_outlives_every_token_that_it_concerns() {
+    let world = world();
+    world.register("alice").await;
+    world.register("bob").await;
+    let (alice, bob) = (token("alice"), token("bob"));
+    let admitted = world.accounts.admit_legacy(&alice).await.unwrap();
+    world.accounts.end_legacy(&admitted, &client("192.0.2.1")).await.unwrap();
+    world.accounts.revoke(&Revocable::Text(secret(&bob))).await.unwrap();
+    world.register("carol").await;
+    world.accounts.disable("carol").await.unwrap();
+    // Long after any token of ours, and to the last moment of the table.
+    world.clock.advance(Duration::from_secs(DAYS * 86_400 - 1));
+    world.revocations.purge(world.clock.now());
+    let _ = world.store.purge(world.clock.now()).await.unwrap();
+    let kept = world.store.revocations().await.unwrap();
+    for kind in [RevocationKind::Token, RevocationKind::Session, RevocationKind::Generation] {
+        assert!(kept.iter().any(|revocation| revocation.kind == kind), "{kind:?}");
+    }
+    for sub in ["alice", "bob", "carol"] {
+        assert!(matches!(who(&world, sub).await, Err(LegacyError::Revoked)), "{sub}");
+    }
+    // And should somebody move the table's end: one without an end of its own stays revoked.
+    let world = world.restarted(|settings| settings.tokens.legacy = vec![table(100 * DAYS)]);
+    world.clock.advance(Duration::from_hours(24 * 50 * DAYS));
+    world.revocations.purge(world.clock.now());
+    let _ = world.store.purge(world.clock.now()).await.unwrap();
+    for sub in ["alice", "bob", "carol"] {
+        assert!(who(&world, sub).await.is_err(), "{sub}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_revoked_is_revoked() {
+    let world = world();
+    world.register("alice").await;
+    let admitted = world.accounts.admit_legacy(&token("alice")).await.unwrap();
+    // Published, and the store does not answer: it stays.
+    world.store.fail_from(1, StoreError::Unavailable("gone".to_owned()));
+    assert!(world.accounts.disable("alice").await.is_err());
+    assert!(world.store.heal());
+    assert!(!account(&world, "alice").await.disabled, "it was not written");
+    assert!(matches!(who(&world, "alice").await, Err(LegacyError::Revoked)));
+    assert_ne!(admitted.principal.session, SessionId::from_bytes([0; 16]));
+}
