@@ -1,0 +1,64 @@
+//! Who outside has a say in accounts or is told of them, by the configuration.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::account::{Admission, Migration, Outside};
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::Metrics;
+use crate::outbound::{AdmissionByApp, Calls, Events, EventsParts, MigrationByApp};
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// What outlives a reload.
+pub(super) struct Outgoing {
+    calls: Arc<Calls>,
+    outbox: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Outgoing {
+    pub(super) fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
+        Self { calls: Arc::default(), outbox: Arc::default(), metrics, clock }
+    }
+
+    /// Those who have a say by these settings.
+    pub(super) fn outside(&self, settings: &Settings) -> Outside {
+        let (calls, metrics) = (&self.calls, &self.metrics);
+        let migration = settings.auth.migrate.clone().map(|migrate| -> Arc<dyn Migration> {
+            if self.clock.now() >= Timestamp::from_secs(migrate.until) {
+                tracing::warn!("auth.migrate.until is over: nobody is asked any more, and the table can go");
+            }
+            Arc::new(MigrationByApp::new(migrate, Arc::clone(calls), Arc::clone(metrics)))
+        });
+        let secret = settings.events.as_ref().map(|events| events.secret.clone());
+        let admission = settings.auth.admission.clone().map(|admission| -> Arc<dyn Admission> {
+            let (calls, metrics, clock) = (Arc::clone(calls), Arc::clone(metrics), Arc::clone(&self.clock));
+            Arc::new(AdmissionByApp::new(admission, secret, calls, metrics, clock))
+        });
+        let outbox = settings.events.is_some().then(|| Arc::clone(&self.outbox));
+        Outside { migration, admission, outbox }
+    }
+
+    /// Who tells the app of accounts by these settings.
+    pub(super) fn events(&self, settings: &Settings, store: Arc<dyn Store>) -> io::Result<Option<Events>> {
+        let start = |events| {
+            Events::start(EventsParts {
+                settings: events,
+                store,
+                woken: Arc::clone(&self.outbox),
+                metrics: Arc::clone(&self.metrics),
+                clock: Arc::clone(&self.clock),
+            })
+        };
+        settings.events.clone().map(start).transpose()
+    }
+}
+
+/// For a command that works on the store itself: what it changes waits in the outbox for the gateway.
+pub(crate) fn recording(settings: &Settings) -> Outside {
+    Outside { outbox: settings.events.is_some().then(Arc::default), ..Outside::default() }
+}
