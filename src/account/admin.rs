@@ -12,9 +12,11 @@ use super::passphrase::Passphrase;
 use super::profile::optional;
 use super::register::{Draft, EmailProof, Registration};
 use super::{ATTEMPTS, AccountError, AccountView, Accounts, SessionView};
+use crate::clock::Timestamp;
 use crate::identity::{Role, SessionId, TokenId, UserId};
 use crate::secret::Secret;
 use crate::store::{Account, AccountKey, Change};
+use crate::token::access::Judged;
 use crate::token::refresh::RefreshToken;
 use crate::token::revocation::{Revocation, RevocationId, RevocationKind};
 
@@ -222,7 +224,7 @@ impl Accounts {
     pub async fn revoke(&self, what: &Revocable) -> Result<(), AccountError> {
         match what {
             Revocable::Text(text) => self.revoke_text(text.expose()).await,
-            Revocable::Token(id) => self.revoke_token(id).await,
+            Revocable::Token(id) => self.revoke_token(id, Timestamp::default()).await,
             Revocable::Session(id) => self.revoke_known_session(*id).await,
         }
     }
@@ -231,12 +233,16 @@ impl Accounts {
         if let Some(refresh) = RefreshToken::parse(&self.refresh_key, text) {
             return self.revoke_known_session(refresh.session()).await;
         }
-        let token = self.verifier.verify(text, self.now()).map_err(|_| AccountError::ForeignToken)?;
-        self.revoke_token(&token.id).await
+        match self.verifier.judge(text, self.now()) {
+            Ok(Judged::Own(token)) => self.revoke_token(&token.id, Timestamp::default()).await,
+            Ok(Judged::Legacy(token)) => self.revoke_token(&token.id, token.ends_at()).await,
+            Err(_) => Err(AccountError::ForeignToken),
+        }
     }
 
-    async fn revoke_token(&self, id: &TokenId) -> Result<(), AccountError> {
-        let until = self.revoked_until(self.now());
+    /// Refuses the token, and at least until `end`.
+    async fn revoke_token(&self, id: &TokenId, end: Timestamp) -> Result<(), AccountError> {
+        let until = self.revoked_until(self.now()).max(end);
         let revocation = Revocation { kind: RevocationKind::Token, id: RevocationId::token(id), until };
         self.revoker.commit(vec![Change::Revoke(revocation)]).await?;
         tracing::info!(target: "gatepost::audit", event = "token_revoked", jti = %id);

@@ -1,13 +1,16 @@
 //! Checking a password, the one way to do it: throttled before and after, at equal cost.
 
+use super::engine::Verdict;
 use super::names::LoginId;
 use super::passphrase::Passphrase;
-use super::password::Verdict;
 use super::throttle::{Attempt, Subject, Throttled};
 use super::{ATTEMPTS, AccountError, Accounts, ClientContext, FreshAccess};
 use crate::identity::{Principal, UserId};
 use crate::secret::Secret;
 use crate::store::{Account, AccountKey, Change, PasswordHash, Session, StoreError};
+
+/// Accounts that are read at once.
+const PAGE: usize = 256;
 
 /// A password that was right.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,23 @@ impl Accounts {
         };
         self.throttle.settle(who, client.address, attempt, self.now()).map_err(|hit| self.throttled(hit))?;
         answer
+    }
+
+    /// Reads every stored hash, so that a check that fails costs as much as one of the dearest of each kind
+    /// from the first one on: what it costs must not tell who is known.
+    ///
+    /// # Errors
+    /// A fault of the store; what was read until then counts.
+    pub async fn learn_prices(&self) -> Result<(), AccountError> {
+        let mut after = None;
+        loop {
+            let page = self.store.accounts(after, PAGE).await?;
+            for account in &page {
+                self.hasher.learn(&account.password);
+            }
+            let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok(()) };
+            after = Some(last.id.clone());
+        }
     }
 
     /// Checks the password of the caller's own account.

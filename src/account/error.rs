@@ -33,6 +33,15 @@ pub enum AccountError {
     /// `[auth] registration = "closed"`.
     #[error("registration is closed")]
     RegistrationClosed,
+    /// The app does not want this account; perhaps with a reason for people.
+    #[error("the app does not admit this account")]
+    NotAdmitted(Option<String>),
+    /// The app gave no clear answer whether this account may be made.
+    #[error("the app did not say whether this account may be made")]
+    AdmissionUnavailable,
+    /// The app gave no clear answer whether it knows this name and password.
+    #[error("the app did not say whether it knows this name and password")]
+    MigrationUnavailable,
     /// Members that are missing or break a rule.
     #[error("the input is not valid: {}", .0.iter().map(|e| e.message.as_ref()).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<InvalidField>),

@@ -32,8 +32,18 @@ impl Accounts {
     ) -> Result<LoginOutcome, AccountError> {
         let id = self.names.login(typed);
         for _ in 0..ATTEMPTS {
-            let account = self.find_login(&id).await?;
-            let (account, stale) = self.check_login(account, &id, password, client).await?;
+            let known = self.find_login(&id).await?;
+            let moved_in = match &known {
+                Some(_) => None,
+                None => match self.move_in(&id, password, client).await {
+                    Err(AccountError::Contended) => continue,
+                    moved_in => moved_in?,
+                },
+            };
+            let (account, stale) = match moved_in {
+                Some(account) => (account, false),
+                None => self.check_login(known, &id, password, client).await?,
+            };
             match self.start_session(&account, client).await {
                 // The account was changed meanwhile: disabled, or its password. Look again.
                 Err(AccountError::Contended) => {}
@@ -99,6 +109,7 @@ impl Accounts {
             refresh: refresh.text(&self.refresh_key),
             refresh_expires_at,
             issued_at: now,
+            account: self.view(account),
         })
     }
 

@@ -10,13 +10,20 @@
 
 mod admin;
 mod credentials;
+mod engine;
 mod error;
+pub mod foreign;
+mod import;
+mod legacy;
 mod login;
 mod logout;
+mod migrate;
 mod names;
+mod outside;
 mod passphrase;
 mod password;
 mod phc;
+mod price;
 mod profile;
 mod refresh;
 mod register;
@@ -45,7 +52,11 @@ use throttle::Throttle;
 
 pub use admin::{AccountChange, NewAccount, Revocable};
 pub use error::{AccountError, InvalidField};
+pub use foreign::{Foreign, ForeignError, stored_hash};
+pub use import::{ImportRefusal, ImportUser, Imported};
+pub use legacy::LegacyError;
 pub use names::{LoginId, Names};
+pub use outside::{Admission, Admitted, Applicant, Asked, Migration, NoAnswer, Outside, Vouch};
 pub use passphrase::Passphrase;
 pub use password::hash_once;
 pub use profile::ProfileChange;
@@ -77,6 +88,8 @@ pub struct AccountsParts {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Who else has a say.
+    pub outside: Outside,
 }
 
 /// Everything that can be done with accounts. One for all workers; owns the hashing threads.
@@ -92,8 +105,11 @@ pub struct Accounts {
     names: Names,
     hasher: Arc<Hasher>,
     throttle: Arc<Throttle>,
+    outside: Outside,
     /// The longest that any token could be used, in milliseconds, by all settings so far.
     longest: Arc<AtomicU64>,
+    /// The latest end of tokens that the app minted, in milliseconds, by all settings so far.
+    legacy_end: Arc<AtomicU64>,
 }
 
 /// What may change while accounts are in use.
@@ -105,6 +121,8 @@ pub struct AccountsChange {
     pub issuer: Arc<Issuer>,
     /// Reads access tokens that are to be revoked.
     pub verifier: Arc<Verifier>,
+    /// Who else has a say.
+    pub outside: Outside,
 }
 
 impl Accounts {
@@ -114,15 +132,19 @@ impl Accounts {
     /// When a thread cannot be started, or `[auth.password]` holds parameters that argon2 refuses.
     pub fn new(parts: AccountsParts) -> std::io::Result<Self> {
         let auth = &parts.settings.auth;
+        let revoker = Revoker::new(Arc::clone(&parts.store), parts.revocations, Arc::clone(&parts.clock));
+        revoker.tell(parts.outside.outbox.clone());
         Ok(Self {
             names: Names::new(auth),
             hasher: Arc::new(Hasher::start(&auth.password, &parts.metrics)?),
             throttle: Arc::new(Throttle::new(auth.throttle, auth.registrations_per_address)),
-            revoker: Arc::new(Revoker::new(Arc::clone(&parts.store), parts.revocations)),
+            revoker: Arc::new(revoker),
             longest: Arc::new(AtomicU64::new(usable_for(&parts.settings))),
+            legacy_end: Arc::new(AtomicU64::new(legacy_end(&parts.settings))),
             store: parts.store,
             issuer: parts.issuer,
             verifier: parts.verifier,
+            outside: parts.outside,
             refresh_key: parts.refresh_key,
             settings: parts.settings,
             metrics: parts.metrics,
@@ -136,20 +158,23 @@ impl Accounts {
     /// # Errors
     /// As [`Accounts::new`]; nothing has changed then.
     pub fn reconfigured(&self, change: AccountsChange) -> std::io::Result<Self> {
-        let AccountsChange { settings, issuer, verifier } = change;
+        let AccountsChange { settings, issuer, verifier, outside } = change;
         let auth = &settings.auth;
         let hasher = if self.settings.auth.password == auth.password {
             Arc::clone(&self.hasher)
         } else {
-            Arc::new(Hasher::start(&auth.password, &self.metrics)?)
+            Arc::new(self.hasher.restarted(&auth.password, &self.metrics)?)
         };
         self.throttle.set(auth.throttle, auth.registrations_per_address);
+        self.revoker.tell(outside.outbox.clone());
         self.longest.fetch_max(usable_for(&settings), Ordering::SeqCst);
+        self.legacy_end.fetch_max(legacy_end(&settings), Ordering::SeqCst);
         Ok(Self {
             names: Names::new(auth),
             hasher,
             throttle: Arc::clone(&self.throttle),
             revoker: Arc::clone(&self.revoker),
+            outside,
             store: Arc::clone(&self.store),
             issuer,
             verifier,
@@ -158,6 +183,7 @@ impl Accounts {
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             longest: Arc::clone(&self.longest),
+            legacy_end: Arc::clone(&self.legacy_end),
         })
     }
 
@@ -195,7 +221,8 @@ impl Accounts {
     /// that began before they changed may revoke what one after it has issued.
     fn revoked_until(&self, now: Timestamp) -> Timestamp {
         let longest = Duration::from_millis(self.longest.load(Ordering::SeqCst));
-        now.plus(longest).plus(REVOCATION_MARGIN)
+        let legacy = Timestamp::from_millis(self.legacy_end.load(Ordering::SeqCst));
+        now.plus(longest).max(legacy).plus(REVOCATION_MARGIN)
     }
 
     fn revoke_session(&self, id: &SessionId, now: Timestamp) -> Revocation {
@@ -213,6 +240,13 @@ impl Accounts {
 fn usable_for(settings: &Settings) -> u64 {
     let tokens = &settings.tokens;
     u64::try_from((tokens.access_ttl + tokens.leeway).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When the last token that the app minted cannot be used any more, in milliseconds since the epoch; 0 when
+/// none is accepted.
+fn legacy_end(settings: &Settings) -> u64 {
+    let ends = settings.tokens.legacy.iter().map(|legacy| Timestamp::from_secs(legacy.until).millis());
+    ends.max().unwrap_or_default()
 }
 
 impl std::fmt::Debug for Accounts {

@@ -15,7 +15,11 @@ use crate::settings::PasswordSettings;
 
 /// A password, mapped, of a size that is worth hashing.
 #[derive(Clone, Debug)]
-pub struct Passphrase(Secret<String>);
+pub struct Passphrase {
+    mapped: Secret<String>,
+    /// As it was typed, where that is something else.
+    typed: Option<Secret<String>>,
+}
 
 impl Passphrase {
     /// A password that somebody chooses; `field` is the member it came in.
@@ -31,7 +35,7 @@ impl Passphrase {
             let message = format!("a password has at most {} bytes", rules.max_bytes);
             return Err(InvalidField::new(field, "too_long", message));
         };
-        if mapped.0.expose().chars().count() < rules.min_length.max(1) {
+        if mapped.mapped.expose().chars().count() < rules.min_length.max(1) {
             let message = format!("a password has at least {} characters", rules.min_length);
             return Err(InvalidField::new(field, "too_short", message));
         }
@@ -48,11 +52,18 @@ impl Passphrase {
             return None;
         }
         let mapped = Secret::new(map(text));
-        (mapped.expose().len() <= rules.max_bytes).then_some(Self(mapped))
+        let changed = mapped.expose() != text;
+        (mapped.expose().len() <= rules.max_bytes)
+            .then(|| Self { mapped, typed: changed.then(|| typed.clone()) })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        self.0.expose().as_bytes()
+        self.mapped.expose().as_bytes()
+    }
+
+    /// Without the mappings, for hashes of software that knows none.
+    pub(super) fn as_typed(&self) -> &[u8] {
+        self.typed.as_ref().unwrap_or(&self.mapped).expose().as_bytes()
     }
 }
 

@@ -112,6 +112,7 @@ impl Accounts {
             refresh: refresh.text(&self.refresh_key),
             refresh_expires_at: session.expires_at,
             issued_at: now,
+            account: self.view(account),
         })
     }
 

@@ -2,12 +2,13 @@
 
 use super::error::InvalidField;
 use super::names::{self, Names};
+use super::outside::{Admitted, Applicant};
 use super::passphrase::Passphrase;
 use super::{AccountError, AccountView, Accounts, ClientContext};
 use crate::clock::Timestamp;
 use crate::identity::{Email, Role, UserId, Username};
 use crate::secret::Secret;
-use crate::settings::{LoginName, PasswordSettings, Registration as Registering};
+use crate::settings::{Ids, LoginName, PasswordSettings, Registration as Registering};
 use crate::store::{Account, AccountKey, Change, PasswordHash};
 
 /// What somebody sends to register.
@@ -35,8 +36,8 @@ impl Accounts {
     /// Makes an account with the default roles and an address that nobody has proved.
     ///
     /// # Errors
-    /// [`AccountError::RegistrationClosed`], `Invalid`, `NameTaken`, `EmailTaken`, `Throttled`, `Busy`,
-    /// or a fault of the store.
+    /// [`AccountError::RegistrationClosed`], `Invalid`, `NameTaken`, `EmailTaken`, `NotAdmitted`,
+    /// `AdmissionUnavailable`, `Throttled`, `Busy`, or a fault of the store.
     pub async fn register(
         &self,
         registration: Registration,
@@ -53,10 +54,30 @@ impl Accounts {
             return Err(AccountError::NameTaken);
         }
         self.refuse_taken(&draft).await?;
+        self.ask_admission(&draft, client).await?;
         let roles = auth.default_roles.iter().cloned();
         let account = self.insert(draft, roles, EmailProof::None).await?;
         tracing::info!(target: "gatepost::audit", event = "register", user = %account.id, client = %client.address);
         Ok(self.view(&account))
+    }
+
+    /// Asks the app, where it wants to be asked, before any hashing.
+    async fn ask_admission(&self, draft: &Draft, client: &ClientContext) -> Result<(), AccountError> {
+        let Some(admission) = &self.outside.admission else { return Ok(()) };
+        let applicant = Applicant {
+            username: draft.username.as_ref().map(Username::as_str),
+            email: draft.email.as_ref().map(Email::as_str),
+            name: draft.name.as_deref(),
+            from: client.address,
+        };
+        let answer = admission.admit(applicant).await.map_err(|_| AccountError::AdmissionUnavailable)?;
+        let reason = match answer {
+            Admitted::Yes => return Ok(()),
+            Admitted::Taken => return Err(AccountError::NameTaken),
+            Admitted::No(reason) => reason,
+        };
+        tracing::info!(target: "gatepost::audit", event = "register_refused", client = %client.address, reason = "admission");
+        Err(AccountError::NotAdmitted(reason))
     }
 
     /// Hashes the draft's password and commits the account.
@@ -67,10 +88,21 @@ impl Accounts {
         proof: EmailProof,
     ) -> Result<Account, AccountError> {
         let password = self.hasher.hash(draft.password.clone()).await?;
-        let account = draft.into_account(password, roles, proof, self.now());
+        let mut account = draft.into_account(password, roles, proof, self.now());
         // Whoever else is hashing for the same name at this moment: the store takes one of us.
-        self.revoker.commit(vec![Change::InsertAccount(account.clone())]).await?;
+        let done = self.revoker.commit(vec![self.insertion(account.clone())]).await?;
+        if let Some(id) = done.numbered.into_iter().next() {
+            account.id = id;
+        }
         Ok(account)
+    }
+
+    /// A new account under its own id, or the next number.
+    pub(super) fn insertion(&self, account: Account) -> Change {
+        match self.settings.auth.ids {
+            Ids::Uuid => Change::InsertAccount(account),
+            Ids::Sequence => Change::InsertNumbered(account),
+        }
     }
 
     /// Refuses a name or an address that somebody has, before any hashing.
@@ -94,6 +126,8 @@ impl Accounts {
 pub(super) enum EmailProof {
     /// Nobody yet.
     None,
+    /// Nobody yet; but the app knows who it is.
+    App,
     /// The operator.
     Operator,
 }
@@ -150,6 +184,7 @@ impl Draft {
             password,
             disabled: false,
             generation: 0,
+            imported: proof == EmailProof::App,
             created_at: now,
             updated_at: now,
         }

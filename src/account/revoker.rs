@@ -11,6 +11,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
 use crate::store::{Change, Committed, Store, StoreError};
 use crate::token::revocation::{Revocation, RevocationId, RevocationList};
 
@@ -18,6 +22,9 @@ use crate::token::revocation::{Revocation, RevocationId, RevocationList};
 pub(super) struct Revoker {
     store: Arc<dyn Store>,
     list: Arc<RevocationList>,
+    clock: Arc<dyn Clock>,
+    /// Who is waiting for events, where the app is told of accounts.
+    outbox: ArcSwapOption<Notify>,
     pending: Mutex<HashMap<RevocationId, Pending>>,
 }
 
@@ -29,14 +36,31 @@ struct Pending {
 }
 
 impl Revoker {
-    pub(super) fn new(store: Arc<dyn Store>, list: Arc<RevocationList>) -> Self {
-        Self { store, list, pending: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn Store>, list: Arc<RevocationList>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, list, clock, outbox: ArcSwapOption::empty(), pending: Mutex::default() }
+    }
+
+    /// Whether commits tell the app of accounts from here on, and who is woken then.
+    pub(super) fn tell(&self, outbox: Option<Arc<Notify>>) {
+        self.outbox.store(outbox);
+    }
+
+    /// Whether one of these is revoked, or about to be.
+    pub(super) fn has_any(&self, ids: &[RevocationId]) -> bool {
+        ids.iter().any(|id| self.list.contains(*id))
     }
 
     /// Publishes the revocations among `changes`, then commits them all.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {
+    pub(super) async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, StoreError> {
+        let outbox = self.outbox.load_full().filter(|_| changes.iter().any(is_of_account));
+        if outbox.is_some() {
+            changes.insert(0, Change::Tell { at: self.clock.now() });
+        }
         let mut published = self.publish(&changes);
         let answer = self.store.commit(changes).await;
+        if let Some(outbox) = outbox {
+            outbox.notify_one();
+        }
         published.stays = !answer.as_ref().is_err_and(is_definite);
         answer
     }
@@ -94,6 +118,16 @@ impl Drop for Published<'_> {
     }
 }
 
+fn is_of_account(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::InsertAccount(_)
+            | Change::InsertNumbered(_)
+            | Change::UpdateAccount(_)
+            | Change::RemoveAccount { .. }
+    )
+}
+
 /// Whether the store said that nothing was applied, and not merely that it does not know.
 fn is_definite(error: &StoreError) -> bool {
     match error {
@@ -123,7 +157,8 @@ mod tests {
 
     fn revoker() -> (Revoker, Arc<RevocationList>) {
         let list = Arc::new(RevocationList::new());
-        (Revoker::new(Arc::new(MemoryStore::new()), Arc::clone(&list)), list)
+        let clock = Arc::new(crate::clock::SystemClock);
+        (Revoker::new(Arc::new(MemoryStore::new()), Arc::clone(&list), clock), list)
     }
 
     fn end(mut published: Published<'_>, stays: bool) {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::account::{
-    AccountError, AccountView, Accounts, AccountsParts, ClientContext, LoginOutcome, Registration, TokenPair,
+    AccountError, AccountView, Accounts, AccountsParts, ClientContext, LoginOutcome, Outside, Registration,
+    TokenPair,
 };
 use crate::clock::{ManualClock, Timestamp};
 use crate::identity::SessionId;
@@ -17,9 +18,9 @@ use crate::metrics::Metrics;
 use crate::route::{PathAllowances, PathCase, PathPattern};
 use crate::secret::Secret;
 use crate::settings::{
-    AdminSettings, AuthSettings, IdentityHeaderNames, IdentitySettings, Limits, LogFormat, LogSettings,
-    LoginName, PasswordSettings, Rate, Registration as Registering, ServerSettings, Settings, StoreSettings,
-    ThrottleSettings, UsernameRules,
+    AdminSettings, AuthSettings, CorsOrigins, CorsSettings, ErrorBodies, IdentityHeaderNames,
+    IdentitySettings, Ids, Limits, LogFormat, LogSettings, LoginName, PasswordSettings, Rate,
+    Registration as Registering, ServerSettings, Settings, StoreSettings, ThrottleSettings, UsernameRules,
 };
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -83,6 +84,10 @@ pub(crate) fn settings() -> Settings {
             default_roles: vec![role("user")],
             login_name: LoginName::Either,
             usernames: UsernameRules::Ascii,
+            ids: Ids::Uuid,
+            paths: Vec::new(),
+            answer: Vec::new(),
+            errors: ErrorBodies::Problem,
             reserved_usernames: vec!["admin".to_owned()],
             password: PasswordSettings {
                 min_length: 8,
@@ -100,7 +105,10 @@ pub(crate) fn settings() -> Settings {
                 lockout: Duration::from_mins(1),
                 lockout_max: Duration::from_mins(15),
             },
+            admission: None,
+            migrate: None,
         },
+        events: None,
         roles: RoleTable::new(roles),
         tokens: eddsa(),
         identity: IdentitySettings {
@@ -108,6 +116,12 @@ pub(crate) fn settings() -> Settings {
             roles_separator: ",".to_owned(),
             send_unverified_email: false,
             forward_authorization: false,
+        },
+        cors: CorsSettings {
+            origins: CorsOrigins::These(Vec::new()),
+            headers: Vec::new(),
+            credentials: false,
+            max_age: Duration::ZERO,
         },
         upstreams: Vec::new(),
         routes: Vec::new(),
@@ -184,6 +198,9 @@ impl Store for FlakyStore {
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed> {
         self.call(|store| store.commit(changes))
     }
+    fn outbox(&self, from: u64, limit: usize) -> Reply<crate::store::Outbox> {
+        self.call(|store| store.outbox(from, limit))
+    }
     fn probe(&self) -> Reply<()> {
         self.call(Store::probe)
     }
@@ -210,20 +227,26 @@ impl World {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_outside(Outside::default(), change)
+    }
+
+    /// Where others have a say, too.
+    pub(crate) fn with_outside(outside: Outside, change: impl FnOnce(&mut Settings)) -> Self {
         let store = FlakyStore { store: MemoryStore::new(), fault: Mutex::default() };
         let clock = Arc::new(ManualClock::at(now()));
-        Self::over(Arc::new(store), clock, stored_keys(), change)
+        Self::over(Arc::new(store), clock, stored_keys(), outside, change)
     }
 
     /// The same store, started again with other settings.
     pub(crate) fn restarted(self, change: impl FnOnce(&mut Settings)) -> Self {
-        Self::over(self.store, self.clock, self.keys, change)
+        Self::over(self.store, self.clock, self.keys, Outside::default(), change)
     }
 
     fn over(
         store: Arc<FlakyStore>,
         clock: Arc<ManualClock>,
         keys: Vec<StoredKey>,
+        outside: Outside,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         let mut settings = settings();
@@ -233,7 +256,7 @@ impl World {
         for revocation in wait(store.revocations()).unwrap() {
             revocations.insert(revocation);
         }
-        let verifier = Arc::new(Verifier::new(&ring, &settings.tokens));
+        let verifier = Arc::new(Verifier::new(&ring, &settings.tokens).unwrap());
         let metrics = Arc::new(Metrics::default());
         let accounts = Accounts::new(AccountsParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
@@ -244,6 +267,7 @@ impl World {
             settings: Arc::new(settings),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock) as Arc<_>,
+            outside,
         });
         let accounts = Arc::new(accounts.unwrap());
         Self { accounts, store, revocations, verifier, metrics, clock, jwks: ring.jwks().to_owned(), keys }

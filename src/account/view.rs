@@ -31,6 +31,8 @@ pub struct TokenPair {
     pub refresh_expires_at: Timestamp,
     /// When both were issued.
     pub issued_at: Timestamp,
+    /// Whose they are.
+    pub account: AccountView,
 }
 
 /// A fresh access token for a session that goes on.

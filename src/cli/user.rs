@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::ask::Connection;
+use super::export::Export;
+use super::import::Import;
 use super::output::{self, Table};
 use super::password::PasswordSource;
 use super::{CliError, Format, Shell, Verdict};
@@ -30,6 +32,10 @@ pub(super) enum User {
     Unlock(Whom),
     /// Remove an account; its name stays taken
     Remove(Whom),
+    /// Bring in the accounts of another software, with their password hashes
+    Import(Import),
+    /// Print all accounts with their password hashes, for `user import`
+    Export(Export),
     /// List where it is logged in
     Sessions(Whom),
     /// End all its sessions, or one
@@ -109,7 +115,8 @@ pub(super) struct Logout {
 
 impl User {
     pub(super) fn run(self, shell: &mut Shell<'_>) -> Result<Verdict, CliError> {
-        let mut gateway = Connection::new(&shell.load()?);
+        let loaded = shell.load()?;
+        let mut gateway = Connection::new(&loaded);
         match self {
             Self::Add(add) => add.run(shell, &mut gateway)?,
             Self::List(format) => list(format, shell, &mut gateway)?,
@@ -133,6 +140,8 @@ impl User {
             Self::Remove(Whom { user, format }) => {
                 ended(shell, format, &gateway.ask(Command::UserRemove { user })?, "removed")?;
             }
+            Self::Import(import) => return import.run(shell, &loaded.settings, &mut gateway),
+            Self::Export(export) => export.run(shell, &mut gateway)?,
             Self::Sessions(Whom { user, format }) => {
                 let Answer::Sessions(sessions) = gateway.ask(Command::UserSessions { user })? else {
                     return Err(CliError::Mismatch);

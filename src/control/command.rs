@@ -117,6 +117,20 @@ pub enum Command {
         /// Only this one.
         session: Option<SessionId>,
     },
+    /// Accounts from elsewhere, in one commit. Answers [`Answer::Imported`].
+    UserImport {
+        /// Lines of a file.
+        users: Vec<UserRecord>,
+        /// Changes nothing.
+        dry_run: bool,
+        /// Ends at the first line that is refused.
+        stop: bool,
+    },
+    /// A page of accounts with their hashes, in the order of their ids. Answers [`Answer::Exported`].
+    UserExport {
+        /// The last id of the page before.
+        after: Option<UserId>,
+    },
     /// Answers [`Answer::Keys`].
     KeyList,
     /// Answers [`Answer::Jwks`].
@@ -165,6 +179,8 @@ impl Command {
             Self::UserRemove { .. } => "user remove",
             Self::UserSessions { .. } => "user sessions",
             Self::UserLogout { .. } => "user logout",
+            Self::UserImport { .. } => "user import",
+            Self::UserExport { .. } => "user export",
             Self::KeyList => "key list",
             Self::KeyExport => "key export",
             Self::TokenInspect { .. } => "token inspect",
@@ -189,6 +205,8 @@ impl Command {
             | Self::TokenRevoke { what: Revoke::User(user) } => Some(user),
             Self::UserAdd { username, email, .. } => username.as_deref().or(email.as_deref()),
             Self::UserList { .. }
+            | Self::UserImport { .. }
+            | Self::UserExport { .. }
             | Self::KeyList
             | Self::KeyExport
             | Self::TakeOver
@@ -205,6 +223,8 @@ impl Command {
             Self::UserList { .. }
                 | Self::UserShow { .. }
                 | Self::UserSessions { .. }
+                | Self::UserExport { .. }
+                | Self::UserImport { dry_run: true, .. }
                 | Self::KeyList
                 | Self::KeyExport
                 | Self::TokenInspect { .. }
@@ -232,6 +252,15 @@ pub enum Answer {
         /// Whether there are more.
         more: bool,
     },
+    /// What has become of the lines, in their order; fewer than were sent when it stopped.
+    Imported(Vec<ImportFate>),
+    /// A page of accounts with their hashes.
+    Exported {
+        /// In the order of their ids.
+        users: Vec<UserRecord>,
+        /// Whether there are more.
+        more: bool,
+    },
     /// A user's sessions, oldest first.
     Sessions(Vec<SessionView>),
     /// The keys, oldest first.
@@ -240,6 +269,66 @@ pub enum Answer {
     Jwks(serde_json::Value),
     /// What a token is.
     Token(Box<TokenReport>),
+}
+
+/// An account on its way in or out: what a line of a file says.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserRecord {
+    /// Becomes `sub` and the identity header of ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// As people type it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Whether it is proved.
+    #[serde(default)]
+    pub email_verified: bool,
+    /// For people to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Granted roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<String>>,
+    /// The text of a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<Confidential>,
+    /// Instead of a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Confidential>,
+    /// Whether it cannot log in.
+    #[serde(default)]
+    pub disabled: bool,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+}
+
+/// What has become of a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ImportFate {
+    /// There is an account more, or would be.
+    Created {
+        /// Its id; a dry run may not know it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<UserId>,
+    },
+    /// It was imported before.
+    Unchanged {
+        /// Its id.
+        id: UserId,
+    },
+    /// It was not imported.
+    Refused {
+        /// A stable word.
+        code: String,
+        /// A sentence.
+        message: String,
+    },
 }
 
 /// An account.

@@ -9,21 +9,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::command::{
-    Answer, CallerView, Command, Confidential, KeyView, Refusal, Revoke, SessionView, TokenReport, UserView,
+    Answer, CallerView, Command, Confidential, ImportFate, KeyView, Refusal, Revoke, SessionView,
+    TokenReport, UserRecord, UserView,
 };
 use super::server::Handle;
 use crate::account::{
-    self, AccountChange, AccountError, AccountView, Accounts, AccountsChange, AccountsParts, NewAccount,
-    Revocable,
+    self, AccountChange, AccountError, AccountView, Accounts, AccountsChange, AccountsParts, ImportUser,
+    Imported, LegacyError, NewAccount, Outside, Revocable,
 };
-use crate::authn;
+use crate::authn::{self, AuthnError};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{SessionId, UserId};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Account, Change, Store, StoreError};
 use crate::token::access::{AccessToken, IssueError, Issuer, Verifier};
 use crate::token::keyring::{KeyError, KeyPurpose, KeyRing, StoredKey};
+use crate::token::legacy::LegacyKeyError;
 use crate::token::refresh::RefreshToken;
 use crate::token::revocation::RevocationList;
 
@@ -43,6 +45,8 @@ pub struct DeskParts {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Who else has a say in accounts.
+    pub outside: Outside,
 }
 
 impl std::fmt::Debug for DeskParts {
@@ -60,6 +64,9 @@ pub enum DeskError {
     /// A key is damaged, or cannot be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A key of `[[legacy_token]]` does not fit its algorithm.
+    #[error("[[legacy_token]]: {0}")]
+    Legacy(#[from] LegacyKeyError),
     /// `[tokens]` and the keys do not fit.
     #[error(transparent)]
     Issuer(#[from] IssueError),
@@ -88,7 +95,7 @@ impl std::fmt::Debug for Desk {
 impl Desk {
     /// Loads keys and revocations, makes the keys that are missing, starts the hashing threads. Blocks.
     pub fn open(parts: DeskParts) -> Result<Self, DeskError> {
-        let DeskParts { store, settings, metrics, clock } = parts;
+        let DeskParts { store, settings, metrics, clock, outside } = parts;
         let keys = Arc::new(load_keys(&*store, &settings, clock.now())?);
         let stored = store.revocations().wait()?;
         let revocations = Arc::new(RevocationList::with_capacity(stored.len()));
@@ -96,7 +103,7 @@ impl Desk {
             revocations.insert(revocation);
         }
         revocations.purge(clock.now());
-        let verifier = Arc::new(Verifier::new(&keys, &settings.tokens));
+        let verifier = Arc::new(Verifier::new(&keys, &settings.tokens)?);
         let accounts = Accounts::new(AccountsParts {
             store: Arc::clone(&store),
             revocations: Arc::clone(&revocations),
@@ -106,6 +113,7 @@ impl Desk {
             settings,
             metrics,
             clock: Arc::clone(&clock),
+            outside,
         })?;
         let (verifier, accounts) = (ArcSwap::new(verifier), ArcSwap::from_pointee(accounts));
         Ok(Self { store, clock, keys, verifier, revocations, accounts })
@@ -115,14 +123,18 @@ impl Desk {
     ///
     /// # Errors
     /// [`DeskError`]; nothing has changed then.
-    pub fn change(&self, settings: &Arc<Settings>) -> Result<(), DeskError> {
+    pub fn change(&self, settings: &Arc<Settings>, outside: Outside) -> Result<(), DeskError> {
         let issuer = Arc::new(Issuer::new(&self.keys, &settings.tokens)?);
         let known = self.verifier.load_full();
         // The same one as before: then what it has verified stays verified.
         let same = known.is_by(&settings.tokens);
-        let verifier = if same { known } else { Arc::new(Verifier::new(&self.keys, &settings.tokens)) };
-        let change =
-            AccountsChange { settings: Arc::clone(settings), issuer, verifier: Arc::clone(&verifier) };
+        let verifier = if same { known } else { Arc::new(Verifier::new(&self.keys, &settings.tokens)?) };
+        let change = AccountsChange {
+            settings: Arc::clone(settings),
+            issuer,
+            verifier: Arc::clone(&verifier),
+            outside,
+        };
         let accounts = self.accounts.load().reconfigured(change)?;
         self.accounts.store(Arc::new(accounts));
         self.verifier.store(verifier);
@@ -187,6 +199,16 @@ impl Desk {
                 accounts.remove(&who).await?;
                 Ok(Answer::Done)
             }
+            Command::UserImport { users, dry_run, stop } => {
+                let users = users.into_iter().map(ImportUser::from).collect();
+                let fates = accounts.import(users, dry_run, stop).await?;
+                Ok(Answer::Imported(fates.into_iter().map(ImportFate::from).collect()))
+            }
+            Command::UserExport { after } => {
+                let page = accounts.export(after, PAGE).await?;
+                let more = page.len() == PAGE;
+                Ok(Answer::Exported { users: page.into_iter().map(UserRecord::from).collect(), more })
+            }
             Command::UserSessions { user: who } => {
                 let sessions = accounts.sessions_of(&who).await?;
                 Ok(Answer::Sessions(sessions.into_iter().map(SessionView::from).collect()))
@@ -197,7 +219,9 @@ impl Desk {
                 Ok(jwks) => Ok(Answer::Jwks(jwks)),
                 Err(error) => Err(Refusal::new("failed", format!("the JWK set is not JSON: {error}"))),
             },
-            Command::TokenInspect { token } => Ok(Answer::Token(Box::new(self.inspect(token.expose())))),
+            Command::TokenInspect { token } => {
+                Ok(Answer::Token(Box::new(self.inspect(token.expose()).await?)))
+            }
             Command::TokenRevoke { what } => self.revoke(what).await,
             // Whoever serves takes it before it comes here.
             Command::TakeOver => Err(Refusal::new("not_serving", "this gateway serves nobody")),
@@ -246,6 +270,13 @@ impl Desk {
             in_use: true,
             created_at: None,
         }));
+        views.extend(self.keys.previous_kids().map(|kid| KeyView {
+            id: kid.to_owned(),
+            purpose: "verifying".to_owned(),
+            algorithm: "HS256".to_owned(),
+            in_use: true,
+            created_at: None,
+        }));
         Ok(Answer::Keys(views))
     }
 
@@ -263,7 +294,7 @@ impl Desk {
         }
     }
 
-    fn inspect(&self, token: &str) -> TokenReport {
+    async fn inspect(&self, token: &str) -> Result<TokenReport, Refusal> {
         let unknown = TokenReport {
             valid: false,
             state: "invalid_token".to_owned(),
@@ -278,14 +309,19 @@ impl Desk {
             TokenReport { issued_at: unknown.time("iat"), expires_at: unknown.time("exp"), ..unknown };
         if let Some(refresh) = RefreshToken::parse(self.keys.refresh_key(), token) {
             let detail = format!("it is a refresh token, of session {}", refresh.session());
-            return TokenReport { detail: Some(detail), ..unknown };
+            return Ok(TokenReport { detail: Some(detail), ..unknown });
         }
         let refused = |state: &str, detail: &str| TokenReport {
             state: state.to_owned(),
             detail: Some(detail.to_owned()),
             ..unknown.clone()
         };
-        match authn::check(&self.verifier.load(), &self.revocations, token, self.clock.now()) {
+        let checked = authn::check(&self.verifier.load(), &self.revocations, token, self.clock.now());
+        let checked = match checked {
+            Err(AuthnError::Unresolved) => self.look_up(token).await?,
+            checked => checked,
+        };
+        Ok(match checked {
             Err(error) => refused(error.code(), error.description()),
             Ok(AccessToken { principal, .. }) => TokenReport {
                 valid: true,
@@ -301,6 +337,16 @@ impl Desk {
                 }),
                 ..unknown
             },
+        })
+    }
+
+    /// What a token is worth that the app minted.
+    async fn look_up(&self, token: &str) -> Result<Result<AccessToken, AuthnError>, Refusal> {
+        match self.accounts().admit_legacy(token).await {
+            Ok(token) => Ok(Ok(token)),
+            Err(LegacyError::Token(error)) => Ok(Err(error.into())),
+            Err(LegacyError::Revoked) => Ok(Err(AuthnError::Revoked)),
+            Err(LegacyError::Store(error)) => Err(AccountError::Store(error).into()),
         }
     }
 }
@@ -322,7 +368,7 @@ fn load_keys(store: &dyn Store, settings: &Settings, now: Timestamp) -> Result<K
         store.commit(made.iter().cloned().map(Change::InsertKey).collect()).wait()?;
         stored.extend(made);
     }
-    Ok(KeyRing::load(algorithm, &stored)?)
+    Ok(KeyRing::load(algorithm, &stored)?.with_previous(&settings.tokens.previous_secrets)?)
 }
 
 fn unless_empty(text: String) -> Option<String> {
@@ -359,6 +405,51 @@ impl From<AccountView> for UserView {
             disabled: account.disabled,
             created_at: account.created_at.rfc3339(),
             updated_at: account.updated_at.rfc3339(),
+        }
+    }
+}
+
+impl From<UserRecord> for ImportUser {
+    fn from(record: UserRecord) -> Self {
+        Self {
+            id: record.id,
+            username: record.username,
+            email: record.email,
+            email_verified: record.email_verified,
+            name: record.name,
+            roles: record.roles,
+            password_hash: record.password_hash.map(Confidential::into_secret),
+            password: record.password.map(Confidential::into_secret),
+            disabled: record.disabled,
+            created_at: record.created_at,
+        }
+    }
+}
+
+impl From<Account> for UserRecord {
+    fn from(account: Account) -> Self {
+        Self {
+            id: Some(account.id.to_string()),
+            username: account.username.map(|name| name.to_string()),
+            email: account.email.map(|email| email.to_string()),
+            email_verified: account.email_verified,
+            name: account.name,
+            roles: Some(account.roles.iter().map(ToString::to_string).collect()),
+            password_hash: Some(String::from(account.password).into()),
+            password: None,
+            disabled: account.disabled,
+            // To the millisecond: by it an account is known again.
+            created_at: Some(account.created_at.rfc3339_millis()),
+        }
+    }
+}
+
+impl From<Imported> for ImportFate {
+    fn from(fate: Imported) -> Self {
+        match fate {
+            Imported::Created(id) => Self::Created { id },
+            Imported::Unchanged(id) => Self::Unchanged { id },
+            Imported::Refused(why) => Self::Refused { code: why.code.to_owned(), message: why.message },
         }
     }
 }

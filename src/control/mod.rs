@@ -24,7 +24,7 @@ pub use server::{Control, ControlError, Handle, Successors};
 const VERSION: u32 = 1;
 
 /// A request's greatest length, in bytes.
-const REQUEST_BYTES: usize = 64 * 1024;
+pub const REQUEST_BYTES: usize = 64 * 1024;
 
 /// An answer's greatest length, in bytes. Lists come in pages.
 const ANSWER_BYTES: u64 = 16 * 1024 * 1024;

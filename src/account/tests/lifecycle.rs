@@ -119,15 +119,15 @@ async fn whatever_is_no_name_and_its_password_gets_one_answer_at_one_price() {
         ("", ""),
         ("a@b", "x"),
     ] {
-        let before = world.accounts.hasher.filled();
+        let before = world.accounts.hasher.done();
         assert_eq!(world.try_login(name, password).await.err(), Some(AccountError::Credentials), "{name:?}");
-        let spent = world.accounts.hasher.filled() - before;
+        let spent = world.accounts.hasher.done().less(&before);
         assert_eq!(*price.get_or_insert(spent), spent, "{name:?}");
     }
     for name in ["alice", "nobody"] {
-        let before = world.accounts.hasher.filled();
+        let before = world.accounts.hasher.done();
         assert_eq!(world.try_login(name, &long).await.err(), Some(AccountError::Credentials));
-        assert_eq!(world.accounts.hasher.filled(), before, "too long for any password");
+        assert_eq!(world.accounts.hasher.done(), before, "too long for any password");
     }
 }
 

@@ -1,0 +1,371 @@
+//! `user import`: a file of accounts, line by line, in batches that the gateway commits one by one.
+//!
+//! What was done before an interruption is found again by the next run of the same command.
+
+mod lines;
+mod record;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use self::lines::Lines;
+use self::record::{Mapping, Reader};
+use super::ask::Connection;
+use super::output::printable;
+use super::{CliError, Shell, Verdict};
+use crate::account::{Foreign, Names};
+use crate::control::command::{ImportFate, UserRecord};
+use crate::control::{Answer, Command, REQUEST_BYTES};
+use crate::identity::Email;
+use crate::settings::Settings;
+
+/// What a file may say of an account.
+pub(super) const FIELDS: [&str; 10] = [
+    "id",
+    "username",
+    "email",
+    "email_verified",
+    "name",
+    "roles",
+    "password_hash",
+    "disabled",
+    "created_at",
+    "password",
+];
+
+/// Bytes of accounts in one request; the rest of it is its frame.
+const BATCH_BYTES: usize = REQUEST_BYTES - 1024;
+/// Accounts in one request that take an argon2id hash each: they must not outlast the gateway's patience.
+const BATCH_HASHES: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Form {
+    Jsonl,
+    Csv,
+    Htpasswd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OnError {
+    /// Go on with the next line
+    Skip,
+    /// Leave what follows alone
+    Stop,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    /// The file; - for standard input
+    file: PathBuf,
+    /// JSON objects, one a line; a table with a heading; or a password file of htpasswd
+    #[arg(long, value_enum)]
+    format: Form,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// What to do about a line that is refused
+    #[arg(long, value_enum, default_value_t = OnError::Skip)]
+    on_error: OnError,
+    #[arg(help = "Where fields stand that are called otherwise: username=login,disabled=!is_active")]
+    #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
+    map: Vec<Mapping>,
+    /// Print one JSON object for every line of the file, and one for all at the end
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Default, Debug, Serialize)]
+struct Summary {
+    created: u64,
+    unchanged: u64,
+    refused: u64,
+    dry_run: bool,
+    /// Columns or members that nobody asked for.
+    unused: Vec<String>,
+}
+
+impl Import {
+    pub(super) fn run(
+        self,
+        shell: &mut Shell<'_>,
+        settings: &Settings,
+        gateway: &mut Connection,
+    ) -> Result<Verdict, CliError> {
+        let mut reader = Reader::new(self.format, self.map.clone())?;
+        let mut desk = Intake::new(&self, settings, gateway);
+        let opened = (self.file.as_os_str() != "-").then(|| File::open(&self.file)).transpose();
+        let named = |error| CliError::Failed(format!("{}: {error}", self.file.display()));
+        let opened = opened.map_err(named)?;
+        let size = opened.as_ref().and_then(|file| file.metadata().ok()).map(|about| about.len());
+        let bar = progress(size.filter(|size| *size > 0));
+        let Shell { input, out, .. } = shell;
+        let input: &mut dyn BufRead = match opened {
+            Some(file) => &mut BufReader::with_capacity(64 * 1024, file),
+            None => *input,
+        };
+        let mut lines = Lines::new(input);
+        let ended = desk.take_all(&mut lines, &mut reader, &bar, *out);
+        bar.finish_and_clear();
+        let mut summary = desk.summary;
+        summary.unused = reader.unused().iter().cloned().collect();
+        // Also after a fault: what was done is done.
+        summary.print(self.json, *out)?;
+        out.flush()?;
+        match ended {
+            Err(CliError::Io(error)) => Err(named(error)),
+            Err(CliError::Usage(why)) => Err(CliError::Usage(why)),
+            Err(error) if summary.created > 0 && !self.dry_run => {
+                let why = format!(
+                    "{error}; it is safe to run the same command again: it goes on where this one stopped"
+                );
+                Err(CliError::Failed(why))
+            }
+            Err(error) => Err(error),
+            Ok(()) if summary.refused > 0 => Ok(Verdict::Bad),
+            Ok(()) => Ok(Verdict::Good),
+        }
+    }
+}
+
+/// The lines that wait for their batch, and what is known of those before.
+struct Intake<'a> {
+    import: &'a Import,
+    settings: &'a Settings,
+    gateway: &'a mut Connection,
+    names: Names,
+    /// Ids, names and addresses of this file, and their lines.
+    seen: HashMap<String, u64>,
+    waiting: Vec<(u64, String, Result<UserRecord, ImportFate>)>,
+    bytes: usize,
+    hashes: usize,
+    stopped: bool,
+    summary: Summary,
+}
+
+impl<'a> Intake<'a> {
+    fn new(import: &'a Import, settings: &'a Settings, gateway: &'a mut Connection) -> Self {
+        Self {
+            import,
+            settings,
+            gateway,
+            names: Names::new(&settings.auth),
+            seen: HashMap::new(),
+            waiting: Vec::new(),
+            bytes: 0,
+            hashes: 0,
+            stopped: false,
+            summary: Summary { dry_run: import.dry_run, ..Summary::default() },
+        }
+    }
+
+    fn take_all(
+        &mut self,
+        lines: &mut Lines<&mut dyn BufRead>,
+        reader: &mut Reader,
+        bar: &ProgressBar,
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), CliError> {
+        while let Some((number, text)) = lines.next()? {
+            let read = match text {
+                Ok(text) => reader.read(&text)?,
+                Err(why) => Some(Err(why.to_owned())),
+            };
+            let Some(read) = read else { continue };
+            let refused = self.take(number, read, bar, out)?;
+            bar.set_position(lines.bytes);
+            if refused && self.import.on_error == OnError::Stop {
+                break;
+            }
+            if self.stopped {
+                return Ok(());
+            }
+        }
+        self.send(bar, out)
+    }
+
+    /// Puts a line into the batch; says whether it was refused already.
+    fn take(
+        &mut self,
+        line: u64,
+        read: Result<UserRecord, String>,
+        bar: &ProgressBar,
+        out: &mut dyn std::io::Write,
+    ) -> Result<bool, CliError> {
+        let who = read.as_ref().map(shown).unwrap_or_default();
+        let judged = read.map_err(|why| refusal("broken_line", why)).and_then(|record| {
+            self.first_of_its_name(line, &record)?;
+            Ok(record)
+        });
+        let mut size = 0;
+        let mut hashes = 0;
+        let judged = match judged {
+            Ok(record) => {
+                size = serde_json::to_vec(&record)?.len() + 1;
+                hashes = usize::from(self.takes_a_hash(&record));
+                if size > BATCH_BYTES / 2 {
+                    Err(refusal("broken_line", "longer than 16 KiB".to_owned()))
+                } else {
+                    Ok(record)
+                }
+            }
+            Err(refusal) => Err(refusal),
+        };
+        if self.bytes + size > BATCH_BYTES || self.hashes + hashes > BATCH_HASHES {
+            self.send(bar, out)?;
+        }
+        self.bytes += size;
+        self.hashes += hashes;
+        let refused = judged.is_err();
+        if !self.stopped {
+            self.waiting.push((line, who, judged));
+        }
+        // A file of nothing but broken lines should not wait for its end.
+        if self.waiting.len() >= 1000 {
+            self.send(bar, out)?;
+        }
+        Ok(refused)
+    }
+
+    fn first_of_its_name(&mut self, line: u64, record: &UserRecord) -> Result<(), ImportFate> {
+        let name = record.username.as_ref().and_then(|typed| self.names.username(typed).ok());
+        let address = |typed: &String| typed.parse::<Email>().ok();
+        let email = record.email.as_ref().or(record.username.as_ref()).and_then(address);
+        let keys = [
+            ("id", record.id.clone(), 'i'),
+            ("username", name.map(|name| name.to_string()), 'n'),
+            ("e-mail address", email.map(|email| email.key()), 'e'),
+        ];
+        for (what, key, kind) in &keys {
+            let before = key.as_ref().and_then(|key| self.seen.get(&format!("{kind}{key}")));
+            if let Some(before) = before {
+                return Err(refusal("duplicate", format!("line {before} has the same {what}")));
+            }
+        }
+        for (_, key, kind) in keys {
+            if let Some(key) = key {
+                self.seen.insert(format!("{kind}{key}"), line);
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_a_hash(&self, record: &UserRecord) -> bool {
+        let rules = &self.settings.auth.password;
+        let is_fast = |text: &str| Foreign::parse(text, rules).is_ok_and(|hash| hash.is_fast());
+        record.password.is_some() || record.password_hash.as_ref().is_some_and(|hash| is_fast(hash.expose()))
+    }
+
+    /// Sends the batch, and prints what has become of it.
+    fn send(&mut self, bar: &ProgressBar, out: &mut dyn std::io::Write) -> Result<(), CliError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        (self.bytes, self.hashes) = (0, 0);
+        let stop = self.import.on_error == OnError::Stop;
+        let users: Vec<_> = waiting.iter().filter_map(|(.., judged)| judged.as_ref().ok().cloned()).collect();
+        let mut fates = Vec::new().into_iter();
+        if !users.is_empty() {
+            let command = Command::UserImport { users, dry_run: self.import.dry_run, stop };
+            let Answer::Imported(answered) = self.gateway.ask(command)? else {
+                return Err(CliError::Mismatch);
+            };
+            fates = answered.into_iter();
+        }
+        for (line, who, judged) in waiting {
+            let fate = match judged {
+                Err(refused) => refused,
+                // Fewer than were asked for: it has stopped before.
+                Ok(_) => match fates.next() {
+                    Some(fate) => fate,
+                    None => break,
+                },
+            };
+            self.stopped |= stop && matches!(fate, ImportFate::Refused { .. });
+            self.summary.count(&fate);
+            bar.suspend(|| print_line(line, &who, &fate, self.import.json, out))?;
+            if self.stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(code: &str, message: String) -> ImportFate {
+    ImportFate::Refused { code: code.to_owned(), message }
+}
+
+/// What the line calls itself.
+fn shown(record: &UserRecord) -> String {
+    record.username.as_ref().or(record.email.as_ref()).or(record.id.as_ref()).cloned().unwrap_or_default()
+}
+
+fn print_line(
+    line: u64,
+    who: &str,
+    fate: &ImportFate,
+    json: bool,
+    out: &mut dyn std::io::Write,
+) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Reported<'a> {
+        line: u64,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        user: &'a str,
+        #[serde(flatten)]
+        fate: &'a ImportFate,
+    }
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&Reported { line, user: who, fate })?)?;
+        return Ok(());
+    }
+    let ImportFate::Refused { message, .. } = fate else { return Ok(()) };
+    let who = if who.is_empty() { String::new() } else { format!("{}: ", printable(who)) };
+    writeln!(out, "line {line}: {who}{}", printable(message))?;
+    Ok(())
+}
+
+impl Summary {
+    fn count(&mut self, fate: &ImportFate) {
+        match fate {
+            ImportFate::Created { .. } => self.created += 1,
+            ImportFate::Unchanged { .. } => self.unchanged += 1,
+            ImportFate::Refused { .. } => self.refused += 1,
+        }
+    }
+
+    fn print(&self, json: bool, out: &mut dyn std::io::Write) -> Result<(), CliError> {
+        if json {
+            #[derive(Serialize)]
+            struct Last<'a> {
+                summary: &'a Summary,
+            }
+            writeln!(out, "{}", serde_json::to_string(&Last { summary: self })?)?;
+            return Ok(());
+        }
+        if !self.unused.is_empty() {
+            let names: Vec<_> = self.unused.iter().map(|name| printable(name)).collect();
+            writeln!(out, "not used: {}", names.join(", "))?;
+        }
+        let Self { created, unchanged, refused, dry_run, .. } = self;
+        let what = if *dry_run { "would be created" } else { "created" };
+        writeln!(out, "{created} {what}, {unchanged} unchanged, {refused} refused")?;
+        Ok(())
+    }
+}
+
+/// On standard error, and only where that is a terminal.
+fn progress(size: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
+    let template = match size {
+        Some(_) => "{bar:40} {percent}% {elapsed} (another {eta})",
+        None => "{spinner} {elapsed}",
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
