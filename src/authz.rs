@@ -3,11 +3,13 @@
 //! No I/O and no HTTP. A [`Permit`] can only be had from [`Guarded::authorize`], so what takes a
 //! permit cannot be reached without a decision. Whether a credential is good was settled before, by
 //! `authn`; a bad one never comes here as "anonymous". The one other way to a permit is
-//! [`Guarded::authorize_reporting`], and only what was locked by [`Guarded::reporting`] has it.
+//! [`Guarded::authorize_reporting`], and only what was locked by [`Guarded::reporting`] has it; and
+//! [`Guarded::authorize_preflight`], for questions that come before a request and carry no credential.
 
 use std::borrow::Cow;
 
 use crate::identity::{Authentication, Principal, Role};
+use crate::settings::PreflightMode;
 
 /// Whether a caller is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +148,7 @@ pub struct Guarded<T> {
     policy: Policy,
     target: T,
     enforcement: Enforcement,
+    preflight: PreflightMode,
 }
 
 /// Whether a policy's no is one.
@@ -160,13 +163,24 @@ enum Enforcement {
 impl<T> Guarded<T> {
     /// Locks `target` behind `policy`.
     pub const fn new(policy: Policy, target: T) -> Self {
-        Self { policy, target, enforcement: Enforcement::Enforce }
+        Self { policy, target, enforcement: Enforcement::Enforce, preflight: PreflightMode::Deny }
     }
 
     /// Shows `target` behind `policy`, for adoption in front of a live app: refusals are to be reported
     /// and are none.
     pub const fn reporting(policy: Policy, target: T) -> Self {
-        Self { policy, target, enforcement: Enforcement::Report }
+        Self { policy, target, enforcement: Enforcement::Report, preflight: PreflightMode::Deny }
+    }
+
+    /// The same lock, with this for preflights; without it they are requests like all others.
+    #[must_use]
+    pub fn with_preflight(self, preflight: PreflightMode) -> Self {
+        Self { preflight, ..self }
+    }
+
+    /// What becomes of preflights.
+    pub const fn preflight(&self) -> PreflightMode {
+        self.preflight
     }
 
     /// Whether refusals are only reported.
@@ -206,10 +220,19 @@ impl<T> Guarded<T> {
             Enforcement::Enforce => None,
         }
     }
+
+    /// The permit for a preflight, which the target is to answer without knowing who asks; `None` where
+    /// preflights do not go there unasked. Whether a request is a preflight is for the caller to judge.
+    pub fn authorize_preflight(&self) -> Option<Permit<'_, T>> {
+        match self.preflight {
+            PreflightMode::Upstream => Some(Permit { target: &self.target }),
+            PreflightMode::Deny | PreflightMode::Answer => None,
+        }
+    }
 }
 
-/// The proof that a policy was asked and said yes (or that it is one that only reports), and the target
-/// that it locked.
+/// The proof that a policy was asked and said yes (or that it is one that only reports, or that the question
+/// was a preflight which it lets through), and the target that it locked.
 #[derive(Debug)]
 pub struct Permit<'a, T> {
     target: &'a T,

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::body::needed_members;
 use super::error::account_problem;
@@ -11,7 +12,9 @@ use super::members::{Members, Unknown};
 use super::{Api, ApiCall};
 use crate::account::{LoginOutcome, TokenPair};
 use crate::message::reply::{Problem, Reply, json};
+use crate::message::wording::CredentialFault;
 use crate::secret::Secret;
+use crate::settings::AnswerSource;
 
 struct Request {
     name: String,
@@ -36,12 +39,12 @@ where
     let Request { name, password } = Request::read(members)?;
     let outcome = api.accounts.login(&name, &password, &call.client).await.map_err(account_problem)?;
     match outcome {
-        LoginOutcome::Session(pair) => Ok(answer(&pair)),
+        LoginOutcome::Session(pair) => Ok(answer(api, &pair)),
     }
 }
 
-/// A pair of tokens as an answer.
-pub(super) fn answer(pair: &TokenPair) -> Reply {
+/// A pair of tokens as an answer, with what `[auth] answer` adds.
+pub(super) fn answer(api: &Api, pair: &TokenPair) -> Reply {
     let response = Response {
         access_token: pair.access.expose(),
         token_type: "Bearer",
@@ -49,7 +52,46 @@ pub(super) fn answer(pair: &TokenPair) -> Reply {
         refresh_token: pair.refresh.expose(),
         refresh_expires_in: pair.refresh_expires_at.since(pair.issued_at).as_secs(),
     };
-    json(StatusCode::OK, &response)
+    if api.answer.is_empty() {
+        return json(StatusCode::OK, &response);
+    }
+    let more: Vec<_> = api.answer.iter().map(|(name, source)| (&**name, *source)).collect();
+    json(StatusCode::OK, &Extended { pair, response, more })
+}
+
+/// The answer with further members.
+struct Extended<'a> {
+    pair: &'a TokenPair,
+    response: Response<'a>,
+    more: Vec<(&'a str, AnswerSource)>,
+}
+
+impl Serialize for Extended<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { pair, response, more } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("access_token", response.access_token)?;
+        map.serialize_entry("token_type", response.token_type)?;
+        map.serialize_entry("expires_in", &response.expires_in)?;
+        map.serialize_entry("refresh_token", response.refresh_token)?;
+        map.serialize_entry("refresh_expires_in", &response.refresh_expires_in)?;
+        for (name, source) in more {
+            let account = &pair.account;
+            match source {
+                AnswerSource::AccessToken => map.serialize_entry(name, response.access_token)?,
+                AnswerSource::TokenType => map.serialize_entry(name, response.token_type)?,
+                AnswerSource::ExpiresIn => map.serialize_entry(name, &response.expires_in)?,
+                AnswerSource::RefreshToken => map.serialize_entry(name, response.refresh_token)?,
+                AnswerSource::RefreshExpiresIn => map.serialize_entry(name, &response.refresh_expires_in)?,
+                AnswerSource::Id => map.serialize_entry(name, &account.id)?,
+                AnswerSource::Username => map.serialize_entry(name, &account.username)?,
+                AnswerSource::Email => map.serialize_entry(name, &account.email)?,
+                AnswerSource::Name => map.serialize_entry(name, &account.name)?,
+                AnswerSource::Roles => map.serialize_entry(name, &account.roles)?,
+            }
+        }
+        map.end()
+    }
 }
 
 impl Request {
@@ -66,7 +108,8 @@ impl Request {
         if password.is_none() {
             members.refuse("password", "missing", "is needed");
         }
-        members.finish(Unknown::Ignored)?;
+        // Who gives no name or no password does not know them, as libraries see it.
+        members.finish(Unknown::Ignored).map_err(|problem| problem.credential(CredentialFault::Password))?;
         Ok(Self { name: name.unwrap_or_default(), password: Secret::new(password.unwrap_or_default()) })
     }
 }

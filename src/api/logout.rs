@@ -9,7 +9,7 @@ use http_body::Body;
 use serde::Serialize;
 
 use super::body::members;
-use super::error::{account_problem, authn_problem, missing_token};
+use super::error::{account_problem, authn_problem, legacy_refusal, missing_token};
 use super::members::Unknown;
 use super::{Api, ApiCall};
 use crate::authn::credential::{self, Credential};
@@ -37,7 +37,13 @@ where
     let mut members = members(api, call, body).await?;
     let member = members.any_text("refresh_token").map(Secret::new);
     members.finish(Unknown::Ignored)?;
-    let Request { access, refresh } = Request::read(api, call, member)?;
+    let Request { access, refresh } = Request::read(api, call, member).await?;
+    if let (Some(token), None) = (&access, &refresh)
+        && token.refused_until.is_some()
+    {
+        api.accounts.end_legacy(token, &call.client).await.map_err(account_problem)?;
+        return Ok(json(StatusCode::OK, &Response { message: "Successfully logged out!" }));
+    }
     let access = access.as_ref().map(|token| &token.principal);
     let refresh = refresh.as_ref().map(|token| token.expose().as_str());
     api.accounts.logout(access, refresh, &call.client).await.map_err(account_problem)?;
@@ -45,7 +51,7 @@ where
 }
 
 impl Request {
-    fn read(api: &Api, call: &ApiCall<'_>, member: Option<Secret<String>>) -> Result<Self, Problem> {
+    async fn read(api: &Api, call: &ApiCall<'_>, member: Option<Secret<String>>) -> Result<Self, Problem> {
         let header = match credential::find(call.headers, &api.accept) {
             Credential::Absent if member.is_none() => return Err(missing_token()),
             Credential::Absent => return Ok(Self { access: None, refresh: member }),
@@ -56,7 +62,14 @@ impl Request {
         if member.is_none() && RefreshToken::looks_like(header) {
             return Ok(Self { access: None, refresh: Some(Secret::new(header.to_owned())) });
         }
-        match authn::check(&api.verifier, &api.revocations, header, api.clock.now()) {
+        let checked = match authn::check(&api.verifier, &api.revocations, header, api.clock.now()) {
+            Err(AuthnError::Unresolved) => match api.accounts.admit_legacy(header).await {
+                Ok(token) => Ok(token),
+                Err(error) => Err(legacy_refusal(error)?),
+            },
+            checked => checked,
+        };
+        match checked {
             Ok(token) => Ok(Self { access: Some(token), refresh: member }),
             Err(AuthnError::Expired | AuthnError::Revoked) if member.is_some() => {
                 Ok(Self { access: None, refresh: member })

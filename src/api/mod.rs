@@ -33,12 +33,12 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::account::{Accounts, ClientContext};
 use crate::clock::Clock;
 use crate::message::reply::{Problem, Reply};
-use crate::settings::CredentialForm;
+use crate::settings::{AnswerSource, CredentialForm};
 use crate::token::access::{AccessToken, Verifier};
 use crate::token::revocation::RevocationList;
 
 pub use endpoints::{ENDPOINTS, Endpoint, EndpointSpec, SESSION_PARAM};
-pub use error::{account_problem, authn_problem, missing_token};
+pub use error::{account_problem, authn_problem, legacy_refusal, missing_token};
 
 /// A call of one of our endpoints: everything about the request but its body.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct ApiParts {
     pub body_bytes: usize,
     /// `[tokens] accept`
     pub accept: Vec<CredentialForm>,
+    /// `[auth] answer`
+    pub answer: Vec<(String, AnswerSource)>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -82,6 +84,7 @@ pub struct Api {
     body_bytes: usize,
     body_timeout: Duration,
     accept: Vec<CredentialForm>,
+    answer: Vec<(String, AnswerSource)>,
     clock: Arc<dyn Clock>,
 }
 
@@ -97,6 +100,7 @@ impl Api {
             body_bytes: parts.body_bytes,
             body_timeout: body::READ_TIMEOUT,
             accept: parts.accept,
+            answer: parts.answer,
             clock: parts.clock,
         }
     }

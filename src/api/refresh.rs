@@ -25,7 +25,7 @@ where
         None => presented(api, call)?,
     };
     let pair = api.accounts.refresh(token.expose(), &call.client).await.map_err(account_problem)?;
-    Ok(login::answer(&pair))
+    Ok(login::answer(api, &pair))
 }
 
 fn presented(api: &Api, call: &ApiCall<'_>) -> Result<Secret<String>, Problem> {

@@ -29,9 +29,9 @@ use http_body::{Frame, SizeHint};
 
 use self::record::Record;
 use self::request_id::RequestIds;
-use crate::account::ClientContext;
-use crate::api::{Api, ApiCall, Endpoint};
-use crate::authn::{Authenticator, AuthenticatorParts, Caller};
+use crate::account::{Accounts, ClientContext};
+use crate::api::{Api, ApiCall, Endpoint, legacy_refusal};
+use crate::authn::{Authenticator, AuthenticatorParts, AuthnError, Caller};
 use crate::authz::{Access, Permit, Policy};
 use crate::burst::Bursts;
 use crate::clock::{Clock, Timestamp};
@@ -40,22 +40,24 @@ use crate::identity::{Authentication, Principal};
 use crate::lease::{Lease, Leases};
 use crate::message::body::{BodyError, ClientBody};
 use crate::message::client::TrustedProxies;
+use crate::message::cors::{Admission, Cors, preflight};
 use crate::message::identity::{IdentityHeaders, IdentityRules};
 use crate::message::inbound::{HeadRemark, Inbound, is_server_options, read_host};
+use crate::message::wording::Presented;
 use crate::metrics::worker::{RouteLabels, WorkerMetrics};
 use crate::metrics::{AuthnResult, AuthzResult};
 use crate::ops::decision::DecisionLog;
 use crate::ops::log::LogHandle;
 use crate::proxy::{Fleet, Inward, Peer, Proxy, ResponseBody, UpstreamRequest, UpstreamRoute};
 use crate::route::{CanonicalPath, PathAllowances, RouteIndex};
-use crate::settings::Settings;
+use crate::settings::{ErrorBodies, Settings};
 use crate::token::access::Verifier;
 use crate::token::revocation::RevocationList;
 use crate::websocket::Tunnel;
 
 pub use rejection::Rejection;
 pub use rules::{Rules, Target};
-pub use steps::{Asked, Decided, Witness, decide};
+pub use steps::{Asked, Decided, Decision, Witness, decide};
 pub use stream::HeldBody;
 
 /// What all workers share: nothing of it changes or is locked while requests are judged.
@@ -68,6 +70,8 @@ pub struct Shared {
     pub labels: RouteLabels,
     /// Our endpoints.
     pub api: Api,
+    /// The verbs, for what a token of the app's is worth.
+    pub accounts: Arc<Accounts>,
     /// What is known of the upstreams' servers.
     pub fleet: Arc<Fleet>,
     /// Checks access tokens.
@@ -96,6 +100,8 @@ pub struct Gateway {
     decisions: Option<RefCell<DecisionLog>>,
     ids: RequestIds,
     trusted: TrustedProxies,
+    /// `None`: pages of other origins are not let in.
+    cors: Option<Cors>,
     allow: PathAllowances,
 }
 
@@ -131,7 +137,19 @@ impl Gateway {
         });
         let decisions = settings.log.decisions.then(|| RefCell::new(DecisionLog::new(&shared.log)));
         let allow = settings.server.allow;
-        Self { authn, proxy, leases, metrics, decisions, ids: RequestIds::new(), trusted, allow, shared }
+        let cors = Cors::new(&settings.cors);
+        Self {
+            authn,
+            proxy,
+            leases,
+            metrics,
+            decisions,
+            ids: RequestIds::new(),
+            trusted,
+            cors,
+            allow,
+            shared,
+        }
     }
 
     /// Goes on with what the gateway of the configuration before knows, as far as it is still right: the
@@ -177,14 +195,24 @@ impl Gateway {
         let trusted = self.trusted.contains(arrival.peer.address);
         let mut record = Record::new(started, now, &parts, self.ids.of(&parts.headers, trusted));
         record.client = self.trusted.client(arrival.peer.address, &parts.headers);
-        let answer = self.answer(parts, body, &uri, arrival, &mut record).await;
-        let (response, status) = match answer {
+        let bodies = self.shared.settings.auth.errors;
+        if bodies != ErrorBodies::Problem {
+            record.presented = Presented::of(&parts.headers, bodies);
+        }
+        let admission = self.cors.as_ref().map(|cors| cors.admit(&parts.headers));
+        let answer = self.answer(parts, body, &uri, arrival, admission.as_ref(), &mut record).await;
+        let (mut response, status) = match answer {
             Ok(response) => {
                 let status = response.status();
                 (response, status)
             }
-            Err(rejection) => record.refuse(rejection),
+            Err(rejection) => record.refuse(rejection, bodies),
         };
+        if let Some(admission) = admission
+            && response.body().is_own()
+        {
+            admission.mark(response.headers_mut());
+        }
         self.count(&record, &uri, status);
         response
     }
@@ -196,20 +224,40 @@ impl Gateway {
         body: ClientBody,
         uri: &Uri,
         arrival: Arrival<'_>,
+        admission: Option<&Admission<'_>>,
         record: &mut Record<'s>,
     ) -> Result<Response<Body>, Rejection> {
         if arrival.remark.is_none() && is_server_options(&parts.method, uri) {
             read_host(uri, &parts.headers)?;
             return Ok(record.answered(options_reply()));
         }
-        let asked = Asked { method: &parts.method, uri, headers: &parts.headers, remark: arrival.remark };
-        let mut live = Live { gateway: self, headers: &parts.headers, record };
-        let decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
-        let Decided { permit, access, caller, path, session } =
-            decided.inspect_err(|rejection| record.rejected(rejection))?;
+        let asked = Asked {
+            method: &parts.method,
+            uri,
+            headers: &parts.headers,
+            remark: arrival.remark,
+            preflight: preflight(&parts.method, &parts.headers, &body),
+        };
+        let mut live = Live { gateway: self, headers: &parts.headers, record, looked_up: None };
+        let mut decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
+        if let Err(Rejection::Authn(AuthnError::Unresolved)) = &decided {
+            live.looked_up = Some(Box::pin(self.look_up(&parts.headers)).await);
+            decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
+        }
+        let decided = match decided.inspect_err(|rejection| record.rejected(rejection))? {
+            Decision::Pass(decided) => decided,
+            Decision::Preflight(method) => {
+                record.reason = "preflight";
+                let admission = admission.ok_or(Rejection::Origin)?;
+                let reply = admission.answer(&method).ok_or(Rejection::Origin)?;
+                return Ok(record.answered(reply));
+            }
+        };
+        let Decided { permit, access, caller, path, session, preflight } = decided;
         if !record.would_deny {
             record.authz = Some(AuthzResult::Allow);
             record.reason = match (access, &caller) {
+                _ if preflight => "preflight",
                 (Access::Public, _) => "public",
                 (_, Authentication::Anonymous) => "anonymous",
                 (_, Authentication::Authenticated(_)) => "authenticated",
@@ -235,6 +283,16 @@ impl Gateway {
                 let mut request = self.prepare(&permit, parts, body, path, arrival, &caller, record)?;
                 self.forward(&mut request, &caller, record).await
             }
+        }
+    }
+
+    /// Finds the account of a token that the app minted: once for a token and worker, and again now and
+    /// then. The only look into the store that a request may cost.
+    async fn look_up(&self, headers: &HeaderMap) -> Result<Rc<Caller<IdentityHeaders>>, Rejection> {
+        let (text, epoch) = self.authn.unresolved(headers).ok_or(AuthnError::Unresolved)?;
+        match self.shared.accounts.admit_legacy(text).await {
+            Ok(token) => Ok(self.authn.admit(text, token, epoch, self.now())),
+            Err(error) => Err(legacy_refusal(error).map_or_else(Rejection::Endpoint, Rejection::Authn)),
         }
     }
 
@@ -365,6 +423,8 @@ struct Live<'a, 's> {
     gateway: &'s Gateway,
     headers: &'a HeaderMap,
     record: &'a mut Record<'s>,
+    /// What came of looking up the account that the credential speaks for.
+    looked_up: Option<Result<Rc<Caller<IdentityHeaders>>, Rejection>>,
 }
 
 impl Witness for Live<'_, '_> {
@@ -383,17 +443,26 @@ impl Witness for Live<'_, '_> {
     }
 
     fn caller(&mut self) -> Result<Authentication<Self::Caller>, Rejection> {
-        let outcome = self.gateway.authn.authenticate(self.headers, self.record.now);
-        self.record.authn = Some(match &outcome {
-            Ok(Authentication::Anonymous) => AuthnResult::Anonymous,
-            Ok(Authentication::Authenticated(_)) => AuthnResult::Ok,
-            Err(error) => AuthnResult::from(error),
-        });
+        let outcome = match self.looked_up.take() {
+            Some(found) => found.map(Authentication::Authenticated),
+            None => self.gateway.authn.authenticate(self.headers, self.record.now).map_err(Rejection::Authn),
+        };
+        self.record.authn = match &outcome {
+            Ok(Authentication::Anonymous) => Some(AuthnResult::Anonymous),
+            Ok(Authentication::Authenticated(_)) => Some(AuthnResult::Ok),
+            Err(Rejection::Authn(error)) => Some(AuthnResult::from(error)),
+            // A fault of ours says nothing about the credential.
+            Err(_) => None,
+        };
         let caller = outcome?;
         if let Authentication::Authenticated(caller) = &caller {
             self.record.user = Some(Arc::clone(&caller.token.principal.username));
         }
         Ok(caller)
+    }
+
+    fn is_undecided(refusal: &Rejection) -> bool {
+        matches!(refusal, Rejection::Authn(AuthnError::Unresolved))
     }
 
     fn would_deny(&mut self, refusal: Rejection) {
@@ -449,6 +518,14 @@ impl Body {
         }
         let body = if bytes.is_empty() { None } else { Some(bytes) };
         Response::from_parts(parts, Self::Own(body))
+    }
+
+    /// Whether it is an answer of ours.
+    const fn is_own(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Upstream(_) | Self::Held(_) | Self::Tunnel(_) => false,
+        }
     }
 
     /// Whether it was ended by us and not by whoever sent it: the connection is then better closed.

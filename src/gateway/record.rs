@@ -14,11 +14,13 @@ use crate::clock::Timestamp;
 use crate::message::grpc;
 use crate::message::inbound::HeadRemark;
 use crate::message::reply::Reply;
+use crate::message::wording::Presented;
 use crate::metrics::worker::{RequestCount, RouteLabel, RouteLabels};
 use crate::metrics::{AuthnResult, AuthzResult, UpstreamErrorKind};
 use crate::ops::decision::{Decision, Outcome};
 use crate::proxy::ProxyError;
 use crate::route::{CanonicalPath, Host, RouteIndex};
+use crate::settings::ErrorBodies;
 
 /// The notes.
 pub(super) struct Record<'s> {
@@ -45,6 +47,8 @@ pub(super) struct Record<'s> {
     route: Option<(RouteIndex, &'s str)>,
     outcome: Outcome,
     upstream_error: Option<UpstreamErrorKind>,
+    /// What its `Authorization` looked like, where the refusal's words depend on it.
+    pub(super) presented: Presented,
     /// The content type of a gRPC call.
     grpc: Option<HeaderValue>,
 }
@@ -71,6 +75,7 @@ impl<'s> Record<'s> {
             route: None,
             outcome: Outcome::Allow,
             upstream_error: None,
+            presented: Presented::Nothing,
             // Every call of gRPC is a POST; others need not be searched.
             grpc: if parts.method == Method::POST { grpc::content_type(&parts.headers) } else { None },
         }
@@ -119,7 +124,11 @@ impl<'s> Record<'s> {
     }
 
     /// A refusal, and its status; a gRPC call is told in gRPC's words, with an HTTP status of 200.
-    pub(super) fn refuse(&mut self, rejection: Rejection) -> (Response<Body>, StatusCode) {
+    pub(super) fn refuse(
+        &mut self,
+        rejection: Rejection,
+        bodies: ErrorBodies,
+    ) -> (Response<Body>, StatusCode) {
         self.outcome = rejection.outcome();
         self.upstream_error = rejection.upstream_error();
         if self.upstream_error.is_some() {
@@ -135,10 +144,12 @@ impl<'s> Record<'s> {
         );
         let problem = rejection.problem();
         self.reason = problem.code;
-        let status = problem.status;
-        let mut reply = match self.grpc.take() {
-            Some(call) => grpc::refusal(call, &problem, &self.request_id.to_value()),
-            None => problem.into_reply(self.request_id.as_str()),
+        let (mut reply, status) = if let Some(call) = self.grpc.take() {
+            (grpc::refusal(call, &problem, &self.request_id.to_value()), problem.status)
+        } else {
+            let reply = problem.into_reply_in(bodies, self.presented, self.request_id.as_str());
+            let status = reply.status();
+            (reply, status)
         };
         if closes {
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -30,6 +30,8 @@ pub enum Rejection {
     Authn(AuthnError),
     /// The policy says no.
     Denied(Deny),
+    /// A preflight for a page of an origin that may not call.
+    Origin,
     /// One of our endpoints refused.
     Endpoint(Problem),
     /// The upstream failed, or the request's body on the way there.
@@ -88,6 +90,9 @@ impl Rejection {
             Self::Authn(error) => authn_problem(&error),
             Self::Denied(Deny::Unauthenticated) => missing_token(),
             Self::Denied(Deny::Forbidden(missing)) => forbidden(&missing),
+            Self::Origin => {
+                Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", "pages of this origin may not call")
+            }
             Self::Endpoint(problem) => problem,
             Self::Proxy(error) => proxy_problem(&error),
         }
@@ -160,7 +165,7 @@ impl From<&AuthnError> for AuthnResult {
         match error {
             AuthnError::Ambiguous => Self::Ambiguous,
             AuthnError::Malformed => Self::Malformed,
-            AuthnError::Invalid(_) => Self::Invalid,
+            AuthnError::Invalid(_) | AuthnError::Unresolved => Self::Invalid,
             AuthnError::Expired => Self::Expired,
             AuthnError::Revoked => Self::Revoked,
         }

@@ -5,12 +5,12 @@
 
 use http::Method;
 
-use crate::api::{ENDPOINTS, Endpoint};
+use crate::api::{ENDPOINTS, Endpoint, EndpointSpec};
 use crate::authz::{Access, Guarded, Policy};
 use crate::metrics::worker::LabelTexts;
 use crate::proxy::UpstreamRoute;
 use crate::route::{MethodSet, PathPattern, RouteIndex, RouteRule, RouteTable, TableError};
-use crate::settings::{RouteMode, RouteSettings, Settings, WELL_KNOWN_JWKS};
+use crate::settings::{AuthSettings, PreflightMode, RouteMode, RouteSettings, Settings, WELL_KNOWN_JWKS};
 
 /// What stands behind a policy.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Rules {
     /// # Errors
     /// What makes two rules contradict each other; `config` has refused such files before.
     pub fn new(settings: &Settings) -> Result<Self, Vec<TableError>> {
-        let own = own_rules(&settings.auth.prefix);
+        let own = own_rules(&settings.auth, settings.cors.is_on());
         let routes: Vec<_> = settings.routes.iter().map(guard).collect();
         let patterns = Patterns {
             own: own.iter().map(|(rule, _)| rule.path.as_str().to_owned()).collect(),
@@ -91,23 +91,28 @@ impl Rules {
     }
 }
 
-/// The rules of our own endpoints, the last one catching what is below the prefix and none of them.
-fn own_rules(prefix: &PathPattern) -> Vec<(RouteRule, Guarded<Target>)> {
-    let below =
-        |suffix: &str| prefix.join(suffix).expect("endpoint paths are patterns, and so is a checked prefix");
+/// The rules of our own endpoints, under the prefix and under other paths; the last one catches what is
+/// below the prefix and none of them. With `[cors]`, the gateway answers for them when a browser asks.
+fn own_rules(auth: &AuthSettings, cors: bool) -> Vec<(RouteRule, Guarded<Target>)> {
+    let below = |suffix: &str| {
+        auth.prefix.join(suffix).expect("endpoint paths are patterns, and so is a checked prefix")
+    };
     let rule = |path, methods| RouteRule { host: None, path, methods };
-    let mut rules: Vec<_> = ENDPOINTS
-        .iter()
-        .map(|spec| {
-            let methods = MethodSet::Only(vec![spec.method.clone()]);
-            let guarded = Guarded::new(Policy::of(spec.access), Target::Endpoint(spec.endpoint));
-            (rule(below(spec.path), methods), guarded)
-        })
-        .collect();
+    let preflight = if cors { PreflightMode::Answer } else { PreflightMode::Deny };
+    let endpoint = |spec: &EndpointSpec, path| {
+        let methods = MethodSet::Only(vec![spec.method.clone()]);
+        let guarded = Guarded::new(Policy::of(spec.access), Target::Endpoint(spec.endpoint));
+        (rule(path, methods), guarded.with_preflight(preflight))
+    };
+    let mut rules: Vec<_> = ENDPOINTS.iter().map(|spec| endpoint(spec, below(spec.path))).collect();
+    for (path, name) in &auth.paths {
+        let named = ENDPOINTS.iter().filter(|spec| spec.path == name.path());
+        rules.extend(named.map(|spec| endpoint(spec, path.clone())));
+    }
     let public = |target| Guarded::new(Policy::of(Access::Public), target);
     rules.push((
         rule(jwks_path(), MethodSet::Only(vec![Method::GET])),
-        public(Target::Endpoint(Endpoint::Jwks)),
+        public(Target::Endpoint(Endpoint::Jwks)).with_preflight(preflight),
     ));
     let beyond = jwks_path().join("/**").expect("a literal path and /** are a pattern");
     rules.push((rule(beyond, MethodSet::Any), public(Target::Nothing)));
@@ -125,10 +130,36 @@ fn guard(route: &RouteSettings) -> (RouteRule, Guarded<Target>) {
         RouteMode::Enforce => Guarded::new(route.policy.clone(), target),
         RouteMode::Report => Guarded::reporting(route.policy.clone(), target),
     };
-    (route.rule.clone(), guarded)
+    (route.rule.clone(), guarded.with_preflight(route.preflight))
 }
 
 fn name(route: &RouteSettings) -> String {
     let host = route.rule.host.as_ref().map(ToString::to_string).unwrap_or_default();
     format!("{host}{}", route.rule.path.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::EndpointName;
+
+    #[test]
+    fn an_endpoint_that_can_be_elsewhere_has_the_methods_that_it_says() {
+        use EndpointName as Name;
+        let names = [
+            Name::Login,
+            Name::Register,
+            Name::Refresh,
+            Name::Logout,
+            Name::LogoutAll,
+            Name::Me,
+            Name::Password,
+            Name::Protected,
+        ];
+        for name in names {
+            let rows = ENDPOINTS.iter().filter(|spec| spec.path == name.path());
+            let methods: Vec<Method> = rows.map(|spec| spec.method.clone()).collect();
+            assert_eq!(methods, name.methods(), "{name:?}");
+        }
+    }
 }

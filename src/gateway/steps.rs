@@ -16,9 +16,10 @@ use crate::authz::{Access, Guarded, Permit, Policy};
 use crate::identity::{Authentication, Principal};
 use crate::message::inbound::{HeadRemark, Inbound};
 use crate::route::{CanonicalPath, Found, PathAllowances, RouteIndex};
+use crate::settings::PreflightMode;
 
 /// A request, as far as it decides anything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked<'r> {
     /// Its method.
     pub method: &'r Method,
@@ -28,6 +29,8 @@ pub struct Asked<'r> {
     pub headers: &'r HeaderMap,
     /// What was odd about its head.
     pub remark: Option<HeadRemark>,
+    /// The method that a browser asks leave for, when this is a preflight and nothing else.
+    pub preflight: Option<Method>,
 }
 
 /// Who follows the steps of one request, and knows who asks.
@@ -46,11 +49,26 @@ pub trait Witness {
     /// # Errors
     /// A credential that is no good; it is never an anonymous caller.
     fn caller(&mut self) -> Result<Authentication<Self::Caller>, Self::Refusal>;
+    /// Whether this is no refusal yet: the credential is good, and whom it speaks for has to be looked up
+    /// before anything is decided.
+    fn is_undecided(refusal: &Self::Refusal) -> bool {
+        let _ = refusal;
+        false
+    }
     /// The rule refuses, and only reports it: the request passes, with no caller when it was the
     /// credential that is no good.
     fn would_deny(&mut self, refusal: Self::Refusal);
     /// Whom the caller's token speaks for.
     fn principal(caller: &Self::Caller) -> &Principal;
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug)]
+pub enum Decision<'t, 'r, C> {
+    /// It passes.
+    Pass(Decided<'t, 'r, C>),
+    /// It is a preflight for a request with this method, and the gateway answers it.
+    Preflight(Method),
 }
 
 /// A request that may pass.
@@ -66,6 +84,8 @@ pub struct Decided<'t, 'r, C> {
     pub path: CanonicalPath<'r>,
     /// The path parameter [`SESSION_PARAM`], decoded, of one of our endpoints that has it.
     pub session: Option<String>,
+    /// Whether it passes as a preflight: its rule was not asked about the caller.
+    pub preflight: bool,
 }
 
 /// Takes the steps.
@@ -77,7 +97,7 @@ pub fn decide<'t, 'r, W: Witness>(
     allow: PathAllowances,
     asked: &Asked<'r>,
     witness: &mut W,
-) -> Result<Decided<'t, 'r, W::Caller>, W::Refusal> {
+) -> Result<Decision<'t, 'r, W::Caller>, W::Refusal> {
     if let Some(remark) = asked.remark {
         return Err(Rejection::Head(remark).into());
     }
@@ -87,6 +107,26 @@ pub fn decide<'t, 'r, W: Witness>(
     let inbound = Inbound::read(asked.uri, asked.headers, allow).map_err(Rejection::from)?;
     witness.arrived(&inbound);
     let Inbound { path, host } = inbound;
+
+    // A preflight is for the rule of the request that it comes before, and that rule may take it. Where it
+    // does not, nothing is different from any other OPTIONS.
+    if let Some(method) = &asked.preflight
+        && let Found::Route { index, target, .. } = rules.table().find(&host, &path, method)
+    {
+        let taken = match target.preflight() {
+            PreflightMode::Deny => None,
+            PreflightMode::Answer => Some(Decision::Preflight(method.clone())),
+            PreflightMode::Upstream => target.authorize_preflight().map(|permit| {
+                let (access, caller) = (Access::Public, Authentication::Anonymous);
+                let path = path.clone();
+                Decision::Pass(Decided { permit, access, caller, path, session: None, preflight: true })
+            }),
+        };
+        if let Some(taken) = taken {
+            witness.matched(index, Some(target.policy()));
+            return Ok(taken);
+        }
+    }
 
     let (guarded, params) = match rules.table().find(&host, &path, asked.method) {
         Found::Route { index, target, params } => {
@@ -117,6 +157,8 @@ pub fn decide<'t, 'r, W: Witness>(
             };
             (caller, permit)
         }
+        // Not even to report it: the steps are taken again.
+        Err(undecided) if W::is_undecided(&undecided) => return Err(undecided),
         // Whoever presented a bad credential is nobody from here on.
         Err(refusal) => (Authentication::Anonymous, only_report(guarded, refusal, witness)?),
     };
@@ -124,7 +166,7 @@ pub fn decide<'t, 'r, W: Witness>(
         Target::Endpoint(_) => params.decoded(SESSION_PARAM).map(Cow::into_owned),
         Target::Nothing | Target::Upstream(_) => None,
     };
-    Ok(Decided { permit, access, caller, path, session })
+    Ok(Decision::Pass(Decided { permit, access, caller, path, session, preflight: false }))
 }
 
 /// The permit of a rule that only reports its refusals; of any other the refusal.
@@ -209,10 +251,11 @@ mod tests {
         ];
         for (method, target, status, reported) in cases {
             let (method, uri) = (method.parse().expect("a method"), target.parse().expect("a target"));
-            let request = Asked { method: &method, uri: &uri, headers: &headers, remark: None };
+            let request =
+                Asked { method: &method, uri: &uri, headers: &headers, remark: None, preflight: None };
             let mut witness = Suspicious::default();
             let decided = decide(&rules, PathAllowances::default(), &request, &mut witness);
-            if let Ok(decided) = &decided {
+            if let Ok(Decision::Pass(decided)) = &decided {
                 assert!(matches!(decided.caller, Authentication::Anonymous), "a bad token is nobody's");
             }
             let refused = decided.err().map(|rejection| rejection.problem().status.as_u16());
@@ -240,7 +283,7 @@ mod tests {
         ];
         for (method, target, remark, status, matched, asked) in cases {
             let (method, uri) = (method.parse().expect("a method"), target.parse().expect("a target"));
-            let request = Asked { method: &method, uri: &uri, headers: &headers, remark };
+            let request = Asked { method: &method, uri: &uri, headers: &headers, remark, preflight: None };
             let mut witness = Suspicious::default();
             let decided = decide(&rules, PathAllowances::default(), &request, &mut witness);
             let refused = decided.err().map(|rejection| rejection.problem().status.as_u16());

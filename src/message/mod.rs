@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod client;
+pub mod cors;
 pub mod fold;
 pub mod forwarded;
 pub mod grpc;
@@ -9,3 +10,4 @@ pub mod identity;
 pub mod inbound;
 pub mod lines;
 pub mod reply;
+pub mod wording;

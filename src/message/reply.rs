@@ -10,6 +10,9 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use super::wording::{self, CredentialFault, Presented};
+use crate::settings::ErrorBodies;
+
 /// An answer of our own, whole in memory.
 pub type Reply = Response<Bytes>;
 
@@ -50,6 +53,8 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// Which members were wrong.
     pub errors: Vec<FieldError>,
+    /// What was wrong with the caller's credential, if it was that.
+    credential: Option<CredentialFault>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -57,7 +62,14 @@ impl Problem {
     /// A problem without extra headers.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            credential: None,
+            headers: Vec::new(),
+        }
     }
 
     /// Adds a header.
@@ -102,9 +114,43 @@ impl Problem {
         self
     }
 
+    /// Says what was wrong with the caller's credential.
+    #[must_use]
+    pub const fn credential(mut self, fault: CredentialFault) -> Self {
+        self.credential = Some(fault);
+        self
+    }
+
+    /// The problem as a response in these words; `presented` is what its request brought.
+    #[must_use]
+    pub fn into_reply_in(self, bodies: ErrorBodies, presented: Presented, request_id: &str) -> Reply {
+        let reply =
+            self.credential.and_then(|fault| wording::refusal(bodies, fault, presented, &self.detail));
+        let mut reply = reply.unwrap_or_else(|| self.document_in(bodies, request_id));
+        let challenge = wording::challenge(bodies, reply.status());
+        let unauthorized = reply.status() == StatusCode::UNAUTHORIZED;
+        let headers = reply.headers_mut();
+        for (name, value) in self.headers {
+            // Elsewhere than on a 401 (and a 403 for a scope) a challenge means nothing.
+            let told = name != WWW_AUTHENTICATE
+                || (challenge.is_none() && (unauthorized || self.status != StatusCode::UNAUTHORIZED));
+            if told {
+                headers.append(name, value);
+            }
+        }
+        if let Some((name, value)) = challenge {
+            headers.insert(name, value);
+        }
+        reply
+    }
+
     /// The problem as a response.
     #[must_use]
     pub fn into_reply(self, request_id: &str) -> Reply {
+        self.into_reply_in(ErrorBodies::Problem, Presented::Nothing, request_id)
+    }
+
+    fn document_in(&self, bodies: ErrorBodies, request_id: &str) -> Reply {
         let document = Document {
             r#type: format_args!("urn:gatepost:problem:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -115,23 +161,19 @@ impl Problem {
             request_id,
             errors: &self.errors,
         };
-        let mut reply = json(self.status, &document);
-        let headers = reply.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        for (name, value) in self.headers {
-            headers.append(name, value);
-        }
+        let mut reply = wording::beside(bodies, &document).unwrap_or_else(|| json(self.status, &document));
+        reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         reply
     }
 }
 
 /// The body, with RFC 9457's members first.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     r#type: std::fmt::Arguments<'a>,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
+    pub(super) title: &'a str,
+    pub(super) status: u16,
+    pub(super) detail: &'a str,
     message: &'a str,
     code: &'a str,
     request_id: &'a str,

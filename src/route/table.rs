@@ -64,6 +64,14 @@ pub enum TableError {
         /// The own rule.
         own: usize,
     },
+    /// Takes methods, or one host's requests, of a path that is the gateway's own.
+    #[error("route {route} takes requests of one of the gateway's own paths")]
+    OwnPath {
+        /// The route.
+        route: usize,
+        /// The own rule.
+        own: usize,
+    },
     /// Two of the gateway's own rules answer the same requests: a fault of the program.
     #[error("own rules {a} and {b} answer the same requests")]
     Own {
@@ -171,9 +179,10 @@ impl Hosts {
 impl<T> RouteTable<T> {
     /// Builds the table, or says everything that is wrong.
     ///
-    /// `own` are the gateway's endpoints: they are tried first, on every host, and a route equal to
-    /// or below one of their paths is refused. Give the prefix's `/**` too, as the place for
-    /// requests to nothing: so all of the prefix is reserved.
+    /// `own` are the gateway's endpoints: they are tried first, on every host. Those that end in `/**`
+    /// reserve what they cover, and a route there is refused: give the prefix's `/**` too, as the place
+    /// for requests to nothing. A route of exactly the path of another own rule has to be for every
+    /// host and for other methods; then it stands beside that rule, and decides for these methods.
     pub fn build(
         own: Vec<(RouteRule, T)>,
         routes: Vec<(RouteRule, T)>,
@@ -184,11 +193,20 @@ impl<T> RouteTable<T> {
         let own_root = trie.add_root();
         let mut table =
             Self { entries: Vec::new(), patterns: Vec::new(), trie, own_root, hosts: Hosts::default(), case };
+        let shared: Vec<Option<usize>> =
+            routes.iter().map(|(rule, _)| shared_own_path(&own, rule, case)).collect();
         for (nth, (rule, target)) in own.into_iter().enumerate() {
             table.insert(own_root, RouteIndex::Own(nth), rule, target, &mut errors);
         }
-        for (nth, (rule, target)) in routes.into_iter().enumerate() {
-            let root = table.hosts.root(rule.host.as_ref(), &mut table.trie);
+        for (nth, ((rule, target), shared)) in routes.into_iter().zip(shared).enumerate() {
+            let root = match shared {
+                Some(own) if rule.host.is_some() => {
+                    errors.push(TableError::OwnPath { route: nth, own });
+                    continue;
+                }
+                Some(_) => own_root,
+                None => table.hosts.root(rule.host.as_ref(), &mut table.trie),
+            };
             table.insert(root, RouteIndex::Route(nth), rule, target, &mut errors);
         }
         for pattern in &mut table.patterns {
@@ -357,10 +375,19 @@ fn is_wider(wide: Option<&HostPattern>, narrow: Option<&HostPattern>) -> bool {
 
 fn under_own_paths<T>(own: &[(RouteRule, T)], routes: &[(RouteRule, T)], case: PathCase) -> Vec<TableError> {
     let below = |(route, (rule, _)): (usize, &(RouteRule, T))| {
-        let own = own.iter().position(|(own, _)| rule.path.is_at_or_below(&own.path, case))?;
+        let reserves = |own: &PathPattern| own.everything_below() && own.covers(&rule.path, case);
+        let own = own.iter().position(|(own, _)| reserves(&own.path))?;
         Some(TableError::UnderPrefix { route, own })
     };
     routes.iter().enumerate().filter_map(below).collect()
+}
+
+/// The own rule of exactly this path, outside what others reserve.
+fn shared_own_path<T>(own: &[(RouteRule, T)], rule: &RouteRule, case: PathCase) -> Option<usize> {
+    let covers = |own: &PathPattern| own.covers(&rule.path, case);
+    let reserved = own.iter().any(|(own, _)| own.path.everything_below() && covers(&own.path));
+    let same = |own: &PathPattern| own.is_literal() && covers(own);
+    if reserved { None } else { own.iter().position(|(own, _)| same(&own.path)) }
 }
 
 /// Of two rules with one host and one pattern: whether a method would have to choose.
@@ -373,8 +400,8 @@ fn conflict<T>(earlier: &Entry<T>, index: RouteIndex, rule: &RouteRule) -> Optio
             TableError::Tie { a, b }
         }
         (RouteIndex::Route(a), RouteIndex::Route(b)) => TableError::MethodsOverlap { a, b },
-        (RouteIndex::Own(a) | RouteIndex::Route(a), RouteIndex::Own(b) | RouteIndex::Route(b)) => {
-            TableError::Own { a, b }
-        }
+        (RouteIndex::Own(own), RouteIndex::Route(route))
+        | (RouteIndex::Route(route), RouteIndex::Own(own)) => TableError::OwnPath { route, own },
+        (RouteIndex::Own(a), RouteIndex::Own(b)) => TableError::Own { a, b },
     })
 }

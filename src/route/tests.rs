@@ -23,8 +23,15 @@ fn rules(texts: &[&str]) -> Vec<(RouteRule, String)> {
     texts.iter().map(|text| (rule(text), (*text).to_owned())).collect()
 }
 
-const OWN: &[&str] =
-    &["GET /auth/me", "POST /auth/login", "POST /auth", "GET /.well-known/jwks.json", "/auth/**"];
+const OWN: &[&str] = &[
+    "GET /auth/me",
+    "POST /auth/login",
+    "POST /auth",
+    "GET /.well-known/jwks.json",
+    "/auth/**",
+    "/.well-known/jwks.json/**",
+    "POST /signin",
+];
 
 fn table(routes: &[&str]) -> RouteTable<String> {
     RouteTable::build(rules(OWN), rules(routes), PathCase::Insensitive).expect("a table")
@@ -217,7 +224,7 @@ fn backtracking_forgets_the_parameters_of_dead_ends() {
 
 #[test]
 fn rules_that_would_need_the_files_order_are_refused() {
-    use TableError::{MethodsOverlap, Tie, UnderPrefix};
+    use TableError::{MethodsOverlap, OwnPath, Tie, UnderPrefix};
     let cases: &[(&[&str], TableError)] = &[
         (&["/a", "/b", "/a"], Tie { a: 0, b: 2 }),
         (&["/a", "/a/"], Tie { a: 0, b: 1 }),
@@ -230,12 +237,16 @@ fn rules_that_would_need_the_files_order_are_refused() {
         (&["GET /a", "/a"], MethodsOverlap { a: 0, b: 1 }),
         (&["GET /{x}", "HEAD /{y}"], MethodsOverlap { a: 0, b: 1 }),
         (&["GET,PUT /a", "PUT,POST /a"], MethodsOverlap { a: 0, b: 1 }),
-        (&["/auth"], UnderPrefix { route: 0, own: 2 }),
-        (&["/Auth/x"], UnderPrefix { route: 0, own: 2 }),
-        (&["/**", "/%61uth/**"], UnderPrefix { route: 1, own: 2 }),
-        (&["h.example/auth/{x}"], UnderPrefix { route: 0, own: 2 }),
-        (&["/.well-known/JWKS.json"], UnderPrefix { route: 0, own: 3 }),
-        (&["/.well-known/jwks.json/x"], UnderPrefix { route: 0, own: 3 }),
+        (&["/auth"], UnderPrefix { route: 0, own: 4 }),
+        (&["/Auth/x"], UnderPrefix { route: 0, own: 4 }),
+        (&["/**", "/%61uth/**"], UnderPrefix { route: 1, own: 4 }),
+        (&["h.example/auth/{x}"], UnderPrefix { route: 0, own: 4 }),
+        (&["/.well-known/JWKS.json"], UnderPrefix { route: 0, own: 5 }),
+        (&["/.well-known/jwks.json/x"], UnderPrefix { route: 0, own: 5 }),
+        (&["/signin"], OwnPath { route: 0, own: 6 }),
+        (&["/a", "GET,POST /SignIn/"], OwnPath { route: 1, own: 6 }),
+        (&["GET h.example/signin"], OwnPath { route: 0, own: 6 }),
+        (&["GET /signin", "HEAD /signin"], MethodsOverlap { a: 0, b: 1 }),
     ];
     for (routes, error) in cases {
         let errors = RouteTable::build(rules(OWN), rules(routes), PathCase::Insensitive).unwrap_err();
@@ -247,13 +258,43 @@ fn rules_that_would_need_the_files_order_are_refused() {
 fn every_refusal_is_named_at_once() {
     let errors = RouteTable::build(rules(OWN), rules(&["/a", "/auth/x", "GET /a"]), PathCase::Insensitive);
     let errors = errors.unwrap_err();
-    assert!(errors.contains(&TableError::UnderPrefix { route: 1, own: 2 }), "{errors:?}");
+    assert!(errors.contains(&TableError::UnderPrefix { route: 1, own: 4 }), "{errors:?}");
     assert!(errors.contains(&TableError::MethodsOverlap { a: 0, b: 2 }), "{errors:?}");
 }
 
 #[test]
 fn neighbours_of_the_own_paths_are_fine() {
     table(&["/authentic/**", "/{x}/login", "/.well-known/**", "/**", "/a", "a.example/a", "*.example/a"]);
+}
+
+#[test]
+fn a_route_may_have_the_other_methods_of_an_own_path() {
+    let routes = ["GET /signin", "PUT /signin/", "/signin/help", "/{x}", "a.example/**"];
+    let with = table(&routes);
+    for (request, taken) in [
+        ("POST /signin", "POST /signin"),
+        ("POST a.example/SignIn/", "POST /signin"),
+        ("GET /signin", "GET /signin"),
+        ("GET a.example/signin", "GET /signin"),
+        ("HEAD /signin", "GET /signin"),
+        ("PUT /signin", "PUT /signin/"),
+        ("DELETE /signin", "405 GET, HEAD, PUT, POST"),
+        ("GET /signin/help", "/signin/help"),
+        ("POST a.example/signin/help", "a.example/**"),
+    ] {
+        let told = ask(&with, request);
+        let sorted = |text: &str| {
+            let mut words: Vec<String> = text.split([' ', ',']).map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(sorted(&told), sorted(taken), "{request}: {told}");
+    }
+    // Without a route of that path its other methods are nobody's: a wider route does not get them.
+    let without = table(&["/{x}", "/**"]);
+    assert_eq!(ask(&without, "GET /signin"), "405 POST");
+    assert_eq!(ask(&without, "GET /signin/help"), "/**");
+    assert_eq!(without.unreachable(), [0_usize; 0]);
 }
 
 #[test]

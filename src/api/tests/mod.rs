@@ -63,7 +63,11 @@ impl Desk {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let world = World::with(change);
+        let mut answer = Vec::new();
+        let world = World::with(|settings| {
+            change(settings);
+            answer.clone_from(&settings.auth.answer);
+        });
         let api = Api::new(ApiParts {
             accounts: Arc::clone(&world.accounts),
             verifier: Arc::clone(&world.verifier),
@@ -71,6 +75,7 @@ impl Desk {
             jwks: world.jwks.clone(),
             body_bytes: 64 << 10,
             accept: vec![CredentialForm::Bearer],
+            answer,
             clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
         });
         Self { world, api }
