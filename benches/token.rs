@@ -30,6 +30,9 @@ fn settings(algorithm: SigningAlgorithm) -> TokenSettings {
         accept: vec![CredentialForm::Bearer],
         claims: Vec::new(),
         cache_bytes: 64 << 20,
+        fixed_claims: Vec::new(),
+        previous_secrets: Vec::new(),
+        legacy: Vec::new(),
     }
 }
 
@@ -59,7 +62,7 @@ fn tokens(c: &mut Criterion) {
             .map(|purpose| StoredKey::generate(purpose, NOW).expect("randomness"));
         let keys = KeyRing::load(&settings.algorithm, &stored).expect("good keys");
         let issuer = Issuer::new(&keys, &settings).expect("good settings");
-        let verifier = Arc::new(Verifier::new(&keys, &settings));
+        let verifier = Arc::new(Verifier::new(&keys, &settings).expect("good keys"));
         let revocations = Arc::new(RevocationList::new());
         let who = principal();
         let fresh = issuer.issue(&who, &[], NOW, TokenId::random()).expect("issued");

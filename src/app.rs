@@ -4,6 +4,8 @@
 //! socket answers from; this file adds the rules, the listeners and the threads around it.
 
 mod hand_over;
+mod hosted;
+pub(crate) mod outside;
 mod reload;
 mod systemd;
 
@@ -17,10 +19,13 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustix::process::Signal as ProcessSignal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::hand_over::{Predecessor, Successor};
+use self::hosted::{Hosted, Started};
+use self::outside::Outgoing;
 use self::reload::FileWatch;
 use self::systemd::Watchdog;
 use crate::account::Accounts;
@@ -37,12 +42,15 @@ use crate::ops::admin::{Admin, AdminParts};
 use crate::ops::log::{self, LogError, LogHandle};
 use crate::ops::prometheus::Sources;
 use crate::ops::readiness::Readiness;
+use crate::outbound::Events;
 use crate::proxy::tls::{ClientTls, TlsFileError};
 use crate::proxy::{Fleet, Watch};
 use crate::server::{self, Inherited, Listeners, Server};
 use crate::settings::{Settings, UpstreamSettings};
 use crate::store::{OpenError, SledStore, Store, StoreOptions};
 use crate::tls::{self, Tls, TlsError};
+
+pub use self::hosted::{HostedCommand, HostedError, become_app, upstream_of};
 
 /// How often what has run out is removed.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
@@ -98,6 +106,12 @@ pub enum StartError {
     /// The listeners and workers.
     #[error(transparent)]
     Server(#[from] server::StartError),
+    /// The app that is to be run.
+    #[error(transparent)]
+    Hosted(#[from] HostedError),
+    /// The configuration has lost the app that runs.
+    #[error("{0}")]
+    NoUpstream(String),
     /// The gateway to take over from.
     #[error("cannot take over: {0}")]
     HandOver(#[from] HandOverError),
@@ -137,6 +151,11 @@ pub struct App {
     acme: Option<Acme>,
     watch: Watch,
     watchdog: Watchdog,
+    outgoing: Outgoing,
+    /// Tells the app of accounts.
+    events: Option<Events>,
+    /// The app, where this process runs it.
+    hosted: Option<Hosted>,
 }
 
 impl std::fmt::Debug for App {
@@ -152,6 +171,8 @@ pub enum Ended {
     Asked,
     /// A worker has ended by itself.
     Failed,
+    /// The app that runs behind it has ended.
+    AppEnded,
     /// Another process serves in its place.
     Followed(Box<Successor>),
 }
@@ -221,11 +242,13 @@ impl App {
             predecessor.close_store()?;
         }
         let store = Arc::new(SledStore::open(&settings.store, store_options(metrics))?);
+        let outgoing = Outgoing::new(Arc::clone(metrics), Arc::clone(&clock));
         let desk = Arc::new(Desk::open(DeskParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             settings: Arc::clone(&settings),
             metrics: Arc::clone(metrics),
             clock: Arc::clone(&clock),
+            outside: outgoing.outside(&settings),
         })?);
         let revoked = desk.revocations().follow();
         let (successors, waiting) = mpsc::channel(1);
@@ -259,6 +282,8 @@ impl App {
         let admin = start_admin(origin.admin, settings.admin.listen, &store, &readiness, sources)?;
         let watch = Watch::start(&shared.fleet, &settings).map_err(StartError::System)?;
         let server = Server::start(origin.listeners, &shared, metrics, &counts, tls.as_ref())?;
+        let events =
+            outgoing.events(&settings, Arc::clone(&store) as Arc<dyn Store>).map_err(StartError::System)?;
         let purge = Purge::start(Arc::clone(&store), Arc::clone(&desk), clock).map_err(StartError::System)?;
         let watched = match origin.predecessor {
             Some(predecessor) => predecessor.serving(revoked)?,
@@ -285,6 +310,9 @@ impl App {
             acme,
             watch,
             watchdog: Watchdog::new(watched),
+            outgoing,
+            events,
+            hosted: None,
         })
     }
 
@@ -334,13 +362,15 @@ impl App {
         loop {
             self.watchdog.beat(self.server.turns());
             let tick = self.watchdog.wait(WATCH_EVERY);
-            let Signals { runtime, terminate, interrupt, hangup } = signals;
-            let waiting = &mut self.waiting;
+            let Signals { runtime, terminate, interrupt, hangup, passed } = signals;
+            let (waiting, hosted) = (&mut self.waiting, self.hosted.as_mut());
             let event = runtime.block_on(async {
                 tokio::select! {
                     _ = terminate.recv() => Event::Stop,
                     _ = interrupt.recv() => Event::Stop,
                     _ = hangup.recv() => Event::Reload,
+                    signal = first_of(passed) => Event::PassOn(signal),
+                    () = app_ended(hosted) => Event::AppEnded,
                     () = changed(file.as_mut()) => Event::Changed,
                     Some(stream) = waiting.recv() => Event::Followed(stream),
                     () = tokio::time::sleep(tick) => Event::Tick,
@@ -348,6 +378,17 @@ impl App {
             });
             match event {
                 Event::Stop => return Ended::Asked,
+                Event::AppEnded => {
+                    if let Some(hosted) = &self.hosted {
+                        hosted.say_ended();
+                    }
+                    return Ended::AppEnded;
+                }
+                Event::PassOn(signal) => {
+                    if let Some(hosted) = &self.hosted {
+                        hosted.pass_on(signal);
+                    }
+                }
                 Event::Tick if self.server.has_failed() => return Ended::Failed,
                 Event::Tick => self.take_store_back(),
                 Event::Followed(stream) => {
@@ -400,8 +441,11 @@ impl App {
     }
 
     /// Judges by another configuration from here on. Nothing has changed when this fails.
-    fn apply(&mut self, loaded: Loaded) -> Result<(), StartError> {
+    fn apply(&mut self, mut loaded: Loaded) -> Result<(), StartError> {
         let old = self.current.load_full();
+        if let Some(hosted) = &self.hosted {
+            hosted.put(&mut loaded.settings).map_err(StartError::NoUpstream)?;
+        }
         let (settings, kept) = reload::keep_fixed(&old.settings, loaded.settings);
         let settings = Arc::new(settings);
         let rules = rules_of(&settings)?;
@@ -413,7 +457,7 @@ impl App {
         let fleet = Fleet::after(&old.fleet, &settings.upstreams).with_tls(upstream_tls);
         let fleet = Arc::new(fleet);
         let watch = Watch::start(&fleet, &settings).map_err(StartError::System)?;
-        let changed = self.desk.change(&settings).map_err(StartError::from);
+        let changed = self.desk.change(&settings, self.outgoing.outside(&settings)).map_err(StartError::from);
         let changed = changed.and_then(|()| Ok(old.log.set_level(&settings.log.level)?));
         if let Err(error) = changed {
             watch.stop();
@@ -440,22 +484,45 @@ impl App {
             tracing::warn!("a worker is slow to take up the configuration");
         }
         std::mem::replace(&mut self.watch, watch).stop();
+        self.retell(&old.settings);
         loaded_well(&self.metrics);
         Ok(())
     }
 
-    /// Says "not ready", waits `drain_delay`, lets requests finish for up to `drain_timeout`, then closes the
-    /// store. Another signal to stop ends the waiting.
-    pub fn stop(mut self, signals: &mut Signals) {
+    /// Tells the app by the settings that there are now, where these are not as before.
+    fn retell(&mut self, old: &Settings) {
+        // Without a store there is nothing to tell: it is begun when there is one again.
+        if self.settings().events != old.events && self.has_store {
+            self.start_telling();
+        }
+    }
+
+    fn start_telling(&mut self) {
+        // The one before ends first: two would tell everything twice.
+        drop(self.events.take());
+        match self.outgoing.events(&self.settings(), Arc::clone(&self.store) as Arc<dyn Store>) {
+            Ok(events) => self.events = events,
+            Err(error) => tracing::error!(%error, "the app is not told of accounts until the next start"),
+        }
+    }
+
+    /// Says "not ready", waits `drain_delay`, lets requests finish for up to `drain_timeout`, ends the app if
+    /// there is one, then closes the store. Another signal to stop ends the waiting. Without its app a gateway
+    /// does not wait `drain_delay`: whoever still came would be told that there is none.
+    ///
+    /// Answers the app's exit code.
+    pub fn stop(mut self, signals: &mut Signals) -> Option<u8> {
         let settings = self.settings();
         systemd::stopping();
         self.readiness.drain();
+        let hosted = self.hosted.take();
         let (server, watchdog) = (&mut self.server, &mut self.watchdog);
         let delay = || {
             watchdog.beat(server.turns());
             false
         };
-        if !signals.stop_within(settings.server.drain_delay, delay) {
+        let has_app = hosted.as_ref().is_none_or(|hosted| !hosted.has_ended());
+        if !(has_app && signals.stop_within(settings.server.drain_delay, delay)) {
             server.drain();
             let done = || {
                 watchdog.beat(server.turns());
@@ -463,13 +530,15 @@ impl App {
             };
             signals.stop_within(settings.server.drain_timeout, done);
         }
+        let code = hosted.map(|hosted| hosted.stop(signals, || watchdog.beat(server.turns())));
         self.finish();
+        code
     }
 
     /// Ends what still goes on; sockets' files and the store belong to the process that follows.
     fn finish_left(self) {
         self.server.finish();
-        drop((self.certificates, self.acme));
+        drop((self.certificates, self.acme, self.events));
         self.purge.stop();
         self.watch.stop();
         self.control.stop();
@@ -489,8 +558,28 @@ enum Event {
     Stop,
     Reload,
     Changed,
+    PassOn(ProcessSignal),
+    AppEnded,
     Followed(UnixStream),
     Tick,
+}
+
+async fn app_ended(hosted: Option<&mut Hosted>) {
+    match hosted {
+        Some(hosted) => hosted.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next of these signals.
+async fn first_of(caught: &mut [(ProcessSignal, Signal)]) -> ProcessSignal {
+    std::future::poll_fn(|context| {
+        let come = caught
+            .iter_mut()
+            .find_map(|(name, caught)| caught.poll_recv(context).is_ready().then_some(*name));
+        come.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    })
+    .await
 }
 
 async fn changed(file: Option<&mut FileWatch>) {
@@ -538,8 +627,10 @@ impl Common<'_> {
                 jwks: desk.keys().jwks().to_owned(),
                 body_bytes: settings.server.limits.auth_body_bytes,
                 accept: settings.tokens.accept.clone(),
+                answer: settings.auth.answer.clone(),
                 clock: Arc::clone(&clock),
             }),
+            accounts: desk.accounts(),
             verifier: desk.verifier(),
             revocations: Arc::clone(desk.revocations()),
             clock,
@@ -580,6 +671,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Those that are an app's business.
+    passed: Vec<(ProcessSignal, Signal)>,
 }
 
 impl Signals {
@@ -593,7 +686,29 @@ impl Signals {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let hangup = signal(SignalKind::hangup())?;
         drop(entered);
-        Ok(Self { runtime, terminate, interrupt, hangup })
+        Ok(Self { runtime, terminate, interrupt, hangup, passed: Vec::new() })
+    }
+
+    /// Catches those that an app may understand, and we do not.
+    fn catch_for_app(&mut self) -> io::Result<()> {
+        let names = [ProcessSignal::USR1, ProcessSignal::USR2, ProcessSignal::TTIN, ProcessSignal::TTOU];
+        let _entered = self.runtime.enter();
+        for name in names {
+            self.passed.push((name, signal(SignalKind::from_raw(name.as_raw()))?));
+        }
+        Ok(())
+    }
+
+    /// What comes of this, unless a signal to stop comes first.
+    fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let Self { runtime, terminate, interrupt, .. } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                done = work => Some(done),
+            }
+        })
     }
 
     /// Waits until it is `done`, for so long at most. True: a signal to stop came first.
@@ -654,7 +769,7 @@ fn start_admin(
     admin.map_err(|source| StartError::Admin { address, source })
 }
 
-/// Removes what has run out, now and then.
+/// Looks through the stored hashes once, and removes what has run out now and then.
 struct Purge {
     stop: watch::Sender<bool>,
     thread: thread::JoinHandle<()>,
@@ -666,6 +781,7 @@ impl Purge {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let run = move || {
             runtime.block_on(async {
+                learn_prices(&desk, &mut stopped).await;
                 while tokio::time::timeout(PURGE_EVERY, stopped.wait_for(|stop| *stop)).await.is_err() {
                     let now = clock.now();
                     desk.revocations().purge(now);
@@ -684,6 +800,19 @@ impl Purge {
         self.stop.send_replace(true);
         // A panic in it has been printed already.
         drop(self.thread.join());
+    }
+}
+
+/// Lets failed logins cost from the start what the stored hashes cost. It takes a second or two for a
+/// hundred thousand accounts, beside what the gateway serves.
+async fn learn_prices(desk: &Desk, stopped: &mut watch::Receiver<bool>) {
+    let accounts = desk.accounts();
+    let learned = tokio::select! {
+        learned = accounts.learn_prices() => learned,
+        _ = stopped.wait_for(|stop| *stop) => return,
+    };
+    if let Err(error) = learned {
+        tracing::warn!(%error, "what the stored password hashes cost could not be read");
     }
 }
 
@@ -708,34 +837,41 @@ pub struct Serve {
     pub sources: config::Sources,
     /// Whether it is to take over from the gateway that runs.
     pub take_over: bool,
+    /// The app that is to be run behind it.
+    pub hosted: Option<HostedCommand>,
 }
 
-/// Serves until told to stop: the `serve` command.
+/// Serves until told to stop, or until the app ends: the commands `serve` and `run`. To be called from the
+/// thread that the program began with.
 #[must_use]
 pub fn serve(serve: Serve) -> ExitCode {
     match run(serve) {
-        Ok(Exit::Asked) => ExitCode::SUCCESS,
+        Ok(Exit::With(code)) => ExitCode::from(code),
         Ok(Exit::Failed) => {
             let _ = writeln!(io::stderr(), "gatepost: a worker ended; stopping");
             ExitCode::FAILURE
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "gatepost: {error}");
-            ExitCode::FAILURE
+            match error {
+                StartError::Hosted(error) => ExitCode::from(error.exit_code()),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 /// How a process ends that has served.
 enum Exit {
-    Asked,
+    /// As it was asked to, or as its app has.
+    With(u8),
     Failed,
 }
 
 fn run(serve: Serve) -> Result<Exit, StartError> {
     // First: it takes what it reads out of the environment, which no other thread may look at then.
     let inherited = Inherited::from_environment().map_err(server::StartError::from)?;
-    let Serve { loaded, mut sources, take_over } = serve;
+    let Serve { mut loaded, mut sources, take_over, hosted } = serve;
     // Whatever happens to the usual places and the working directory: it is this file from here on.
     sources.file = Some(std::path::absolute(&loaded.path).unwrap_or_else(|_| loaded.path.clone()));
     let mut signals = Signals::catch().map_err(StartError::System)?;
@@ -744,12 +880,26 @@ fn run(serve: Serve) -> Result<Exit, StartError> {
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.message);
     }
+    let hosted =
+        match hosted.map(|command| start_app(&command, &mut loaded.settings, &mut signals)).transpose()? {
+            Some(Started::Stopped(code)) => return Ok(Exit::With(code)),
+            Some(Started::Answers(hosted)) => Some(hosted),
+            None => None,
+        };
     let origin = if take_over {
-        Origin::Predecessor(Predecessor::ask(&loaded.settings)?)
+        Predecessor::ask(&loaded.settings).map(Origin::Predecessor).map_err(StartError::from)
     } else {
-        Origin::Fresh(inherited)
+        Ok(Origin::Fresh(inherited))
     };
-    let mut app = App::start_from(origin, loaded.settings, &metrics, log.clone())?;
+    let started = origin.and_then(|origin| App::start_from(origin, loaded.settings, &metrics, log.clone()));
+    let mut app = match (started, hosted) {
+        (Ok(app), hosted) => App { hosted, ..app },
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(hosted)) => {
+            hosted.stop(&mut signals, || {});
+            return Err(error);
+        }
+    };
     let mut stderr = io::stderr().lock();
     for place in app.listening() {
         let _ = writeln!(stderr, "gatepost: listening on {place}");
@@ -759,16 +909,28 @@ fn run(serve: Serve) -> Result<Exit, StartError> {
     drop(stderr);
     systemd::ready();
     let exit = match app.wait(&mut signals, &sources, loaded.fingerprint) {
-        Ended::Followed(successor) => {
-            app.leave(*successor, &mut signals);
-            Exit::Asked
-        }
+        Ended::Followed(successor) => Exit::With(app.leave(*successor, &mut signals).unwrap_or(0)),
         ended => {
             tracing::info!("stopping");
-            app.stop(&mut signals);
-            if matches!(ended, Ended::Failed) { Exit::Failed } else { Exit::Asked }
+            let code = app.stop(&mut signals);
+            if matches!(ended, Ended::Failed) { Exit::Failed } else { Exit::With(code.unwrap_or(0)) }
         }
     };
     log.close();
     Ok(exit)
+}
+
+/// Runs the app, waits until it answers, and puts it in its upstream's place.
+fn start_app(
+    command: &HostedCommand,
+    settings: &mut Settings,
+    signals: &mut Signals,
+) -> Result<Started, StartError> {
+    signals.catch_for_app().map_err(StartError::System)?;
+    let started = Hosted::start(command, settings, signals)?;
+    if let Started::Answers(hosted) = &started {
+        hosted.put(settings).map_err(StartError::NoUpstream)?;
+        let _ = writeln!(io::stderr(), "gatepost: the app answers on {}", hosted.place());
+    }
+    Ok(started)
 }

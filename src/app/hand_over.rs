@@ -153,6 +153,8 @@ impl App {
     fn give_up_store(&mut self) {
         tracing::info!("the store is handed over: calls that need it are answered with 503");
         self.has_store = false;
+        // The other one tells from here on: two would tell one account's events in two orders.
+        drop(self.events.take());
         self.store.close();
     }
 
@@ -172,6 +174,7 @@ impl App {
                     self.desk.revocations().insert(revocation);
                 }
                 self.has_store = true;
+                self.start_telling();
                 self.republish();
                 tracing::warn!("the store is open again: everything is answered");
             }
@@ -183,8 +186,9 @@ impl App {
     }
 
     /// Lets connections end while the process that follows serves, then stops. With a signal to stop, or the
-    /// end of that process, only requests under way are waited for; another signal ends that, too.
-    pub fn leave(mut self, successor: Successor, signals: &mut Signals) {
+    /// end of that process, only requests under way are waited for; another signal ends that, too. Then the
+    /// app is ended, if there is one; answers its exit code.
+    pub fn leave(mut self, successor: Successor, signals: &mut Signals) -> Option<u8> {
         tracing::info!("another process has taken over");
         let settings = self.settings();
         self.readiness.drain();
@@ -204,8 +208,10 @@ impl App {
             let left = until.saturating_duration_since(Instant::now()).max(LAST);
             signals.stop_within(left, || server.is_done());
         }
+        let code = self.hosted.take().map(|hosted| hosted.stop(signals, || {}));
         listening.stop();
         self.finish_left();
+        code
     }
 }
 

@@ -142,6 +142,8 @@ pub(super) fn keep_fixed(old: &Settings, mut new: Settings) -> (Settings, Vec<&'
     let (same_algorithm, same_secret) = compare(&old.tokens.algorithm, &new.tokens.algorithm);
     keep("tokens.algorithm", same_algorithm);
     keep("tokens.secret", same_secret);
+    let same_previous = new.tokens.previous_secrets == old.tokens.previous_secrets;
+    keep("tokens.previous_secret_files", same_previous);
 
     new.server.listen.clone_from(&old.server.listen);
     new.server.redirect_http.clone_from(&old.server.redirect_http);
@@ -160,6 +162,7 @@ pub(super) fn keep_fixed(old: &Settings, mut new: Settings) -> (Settings, Vec<&'
     new.store = old.store.clone();
     new.auth.prefix = old.auth.prefix.clone();
     new.tokens.algorithm = old.tokens.algorithm.clone();
+    new.tokens.previous_secrets.clone_from(&old.tokens.previous_secrets);
     (new, kept)
 }
 

@@ -65,7 +65,9 @@ impl Own {
         })?;
         let store: Arc<dyn Store> = Arc::new(store);
         let settings = Arc::clone(settings);
-        let desk = Desk::open(DeskParts { store, settings, metrics, clock: Arc::new(SystemClock) });
+        let outside = crate::app::outside::recording(&settings);
+        let clock = Arc::new(SystemClock);
+        let desk = Desk::open(DeskParts { store, settings, metrics, clock, outside });
         let desk = desk.map_err(|error| CliError::Failed(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { runtime, desk })

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::judge::{Judge, Judgement, Outcome, Question, Who, principal};
 use super::output::{self, printable, size};
 use super::{CliError, Format, Shell, Verdict, files, memory};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{Loaded, Problem, Severity};
 use crate::settings::{Expectation, PasswordSettings, Settings, TestCaller, TestSettings};
 
@@ -25,13 +25,13 @@ struct Report<'a> {
 }
 
 #[derive(Serialize)]
-struct TestRow {
-    request: String,
+pub(super) struct TestRow {
+    pub(super) request: String,
     caller: String,
-    place: String,
+    pub(super) place: String,
     expected: String,
-    got: String,
-    passed: bool,
+    pub(super) got: String,
+    pub(super) passed: bool,
 }
 
 /// What hashing passwords may take, beside what there is.
@@ -62,7 +62,8 @@ impl Check {
             Err(error) => return Err(error),
         };
         let tests = run_tests(&loaded.settings)?;
-        let found = files::judge(&loaded, SystemClock.now());
+        let mut found = files::judge(&loaded, SystemClock.now());
+        found.extend(over(&loaded, SystemClock.now()));
         let usable = found.iter().all(|problem| problem.severity != Severity::Error);
         let ok = usable && tests.iter().all(|test| test.passed);
         let passwords = Some(Budget::new(&loaded.settings.auth.password));
@@ -77,7 +78,15 @@ impl Check {
     }
 }
 
-fn run_tests(settings: &Settings) -> Result<Vec<TestRow>, CliError> {
+/// What has an end in the file that has come.
+fn over(loaded: &Loaded, now: Timestamp) -> Option<Problem> {
+    let migrate = loaded.settings.auth.migrate.as_ref()?;
+    let shown = loaded.shown.iter().find(|shown| shown.key == "auth.migrate.until")?;
+    let message = "auth.migrate.until: is over: nobody is asked any more, and the table can go";
+    (now >= Timestamp::from_secs(migrate.until)).then(|| Problem::warning(message, shown.place.clone()))
+}
+
+pub(super) fn run_tests(settings: &Settings) -> Result<Vec<TestRow>, CliError> {
     let judge = Judge::new(settings)?;
     Ok(settings.tests.iter().map(|test| run_test(test, settings, &judge)).collect())
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::CliError;
 use crate::authz::{Access, OwnerClaim, Permit, Policy};
-use crate::gateway::{Asked, Decided, Rejection, Rules, Target, Witness, decide};
+use crate::gateway::{Asked, Decided, Decision, Rejection, Rules, Target, Witness, decide};
 use crate::identity::{Authentication, Principal, Role, RoleSet, SessionId, UserId};
 use crate::message::client::Scheme;
 use crate::message::forwarded::OwnElement;
@@ -22,10 +22,13 @@ use crate::message::identity::IdentityRules;
 use crate::message::inbound::{HeadRemark, Inbound};
 use crate::proxy::{DirectLines, Inward, Peer, Preview, UpstreamRoute};
 use crate::route::{CanonicalPath, RouteIndex, WhyNot};
-use crate::settings::{RouteMode, Settings};
+use crate::settings::{ErrorBodies, PreflightMode, RouteMode, Settings};
 
 /// The mode of a route that lets pass whom it refuses.
 const REPORT: &str = "report";
+/// What a route does with preflights, where it does anything.
+const ANSWER: &str = "answer";
+const UPSTREAM: &str = "upstream";
 /// Asked about when the URL names no host.
 const ANY_HOST: &str = "localhost";
 
@@ -160,6 +163,7 @@ pub(super) struct RouteRow {
     place: Option<String>,
     access: &'static str,
     mode: &'static str,
+    preflight: &'static str,
     roles: Vec<Role>,
     all_roles: Vec<Role>,
     owner: Option<String>,
@@ -181,6 +185,11 @@ impl fmt::Display for RouteRow {
         }
         if self.mode == REPORT {
             write!(f, ", only reports refusals")?;
+        }
+        match self.preflight {
+            ANSWER => write!(f, ", answers preflights")?,
+            UPSTREAM => write!(f, ", preflights go to the app")?,
+            _ => {}
         }
         Ok(())
     }
@@ -245,8 +254,12 @@ impl<'s> Judge<'s> {
     fn outcome(&self, question: &Question, notes: &mut Notes<'_>) -> Result<Outcome, Stop> {
         let remark = question.fragment.then_some(HeadRemark::Fragment);
         let Some(uri) = &question.uri else { return Err(Stop::Refused(unparsed(remark))) };
-        let asked = Asked { method: &question.method, uri, headers: &question.headers, remark };
-        let decided = decide(&self.rules, self.settings.server.allow, &asked, notes)?;
+        let preflight = None;
+        let asked = Asked { method: &question.method, uri, headers: &question.headers, remark, preflight };
+        let decided = match decide(&self.rules, self.settings.server.allow, &asked, notes)? {
+            Decision::Pass(decided) => decided,
+            Decision::Preflight(_) => return Ok(Outcome::Answer),
+        };
         if let Target::Endpoint(_) = decided.permit.target() {
             return Ok(Outcome::Answer);
         }
@@ -271,6 +284,11 @@ impl<'s> Judge<'s> {
                 Some(RouteMode::Report) => REPORT,
                 Some(RouteMode::Enforce) | None => "enforce",
             },
+            preflight: match route.map_or_else(|| self.own_preflight(), |route| route.preflight) {
+                PreflightMode::Deny => "deny",
+                PreflightMode::Answer => ANSWER,
+                PreflightMode::Upstream => UPSTREAM,
+            },
             access: match policy.access() {
                 Access::Public => "public",
                 Access::Optional => "optional",
@@ -288,6 +306,11 @@ impl<'s> Judge<'s> {
                 std::iter::once(first.as_str()).chain(or_roles).collect::<Vec<_>>().join(" or ")
             }),
         }
+    }
+
+    /// With `[cors]` our endpoints answer.
+    fn own_preflight(&self) -> PreflightMode {
+        if self.settings.cors.is_on() { PreflightMode::Answer } else { PreflightMode::Deny }
     }
 
     /// Our own rules that were not taken are of no interest to anybody.
@@ -389,7 +412,8 @@ impl<'w> Witness for Notes<'w> {
             Who::Anonymous { .. } => Ok(Authentication::Anonymous),
             Who::Caller { principal, .. } => Ok(Authentication::Authenticated(principal)),
             Who::Bad { code, detail } => {
-                Err(Stop::Refused(Refused { status: 401, code: code.clone(), reason: detail.clone() }))
+                let status = bad_token_status(self.judge.settings.auth.errors, code);
+                Err(Stop::Refused(Refused { status, code: code.clone(), reason: detail.clone() }))
             }
         }
     }
@@ -400,6 +424,14 @@ impl<'w> Witness for Notes<'w> {
 
     fn principal<'c>(caller: &'c &'w Principal) -> &'c Principal {
         caller
+    }
+}
+
+/// What a token of this state is answered with, as [`wording`](crate::message::wording) has it.
+fn bad_token_status(bodies: ErrorBodies, code: &str) -> u16 {
+    match bodies {
+        ErrorBodies::FlaskJwtExtended if code == "invalid_token" => 422,
+        ErrorBodies::Problem | ErrorBodies::FlaskJwtExtended | ErrorBodies::FlaskJwt => 401,
     }
 }
 

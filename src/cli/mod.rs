@@ -8,14 +8,18 @@ mod check;
 mod completions;
 mod config_show;
 mod explain;
+mod export;
 mod files;
 mod hash_password;
 mod health;
+mod import;
+mod init;
 mod judge;
 mod key;
 mod memory;
 mod output;
 mod password;
+mod run;
 mod token;
 mod user;
 
@@ -52,6 +56,11 @@ struct Arguments {
 enum Command {
     /// Run the gateway
     Serve(Serving),
+    /// Run the gateway and the app behind it: neither outlives the other
+    Run(run::Run),
+    /// Become the app: what `run` runs
+    #[command(hide = true)]
+    Become(run::Become),
     /// Check the configuration, and run the tests in it
     Check(check::Check),
     /// Show what would happen to a request, and why
@@ -70,6 +79,8 @@ enum Command {
     Token(token::Token),
     /// Print the hash of a password from standard input
     HashPassword(hash_password::HashPassword),
+    /// Draft a configuration from the routes of an app
+    Init(init::Init),
     /// Ask a running gateway whether it is ready (exit code 0) or not (1)
     Health(health::Health),
     /// Print a completion script
@@ -117,6 +128,8 @@ enum CliError {
     Failed(String),
     #[error("{0}")]
     Usage(String),
+    #[error("{program}: {cause}")]
+    Command { program: String, cause: io::Error },
     #[error("the answer does not fit the question")]
     Mismatch,
     #[error(transparent)]
@@ -165,14 +178,19 @@ pub fn run<A: Into<OsString> + Clone>(
     let mut err = io::stderr();
     let sources = Sources::from_process(arguments.config, arguments.set);
     let mut shell = Shell { sources, input: &mut input, out: &mut out, err: &mut err };
-    if let Command::Serve(Serving { take_over }) = arguments.command {
-        // Its warnings go to the log.
-        return match shell.load() {
-            Ok(loaded) => serve(Serve { loaded, sources: shell.sources, take_over }),
-            Err(error) => ExitCode::from(report(&error, &mut shell)),
-        };
+    // Their warnings go to the log.
+    let prepared = match arguments.command {
+        Command::Serve(Serving { take_over }) => shell.load().map(|loaded| {
+            let sources = shell.sources.clone();
+            Serve { loaded, sources, take_over, hosted: None }
+        }),
+        Command::Run(command) => command.prepare(&shell),
+        command => return ExitCode::from(execute(command, &mut shell)),
+    };
+    match prepared {
+        Ok(prepared) => serve(prepared),
+        Err(error) => ExitCode::from(report(&error, &mut shell)),
     }
-    ExitCode::from(execute(arguments.command, &mut shell))
 }
 
 /// Runs a command other than `serve`; gives its exit code.
@@ -191,7 +209,8 @@ fn execute(command: Command, shell: &mut Shell<'_>) -> u8 {
 fn dispatch(command: Command, shell: &mut Shell<'_>) -> Result<Verdict, CliError> {
     match command {
         // `run` has taken it already: it alone has what serves.
-        Command::Serve(_) => Ok(Verdict::Good),
+        Command::Serve(_) | Command::Run(_) => Ok(Verdict::Good),
+        Command::Become(command) => Err(command.run()),
         Command::Check(command) => command.run(shell),
         Command::Explain(command) => command.run(shell),
         Command::Config(command) => command.run(shell),
@@ -199,6 +218,7 @@ fn dispatch(command: Command, shell: &mut Shell<'_>) -> Result<Verdict, CliError
         Command::Key(command) => command.run(shell),
         Command::Token(command) => command.run(shell),
         Command::HashPassword(command) => command.run(shell),
+        Command::Init(command) => command.run(shell),
         Command::Health(command) => command.run(shell),
         Command::Completions(command) => command.run(shell),
     }
@@ -215,7 +235,13 @@ fn report(error: &CliError, shell: &mut Shell<'_>) -> u8 {
         CliError::Config(problems) => writeln!(shell.err, "{problems}"),
         error => writeln!(shell.err, "gatepost: {error}"),
     });
-    if matches!(error, CliError::Usage(_)) { 2 } else { 1 }
+    match error {
+        CliError::Usage(_) => 2,
+        // As a shell says it.
+        CliError::Command { cause, .. } if cause.kind() == io::ErrorKind::NotFound => 127,
+        CliError::Command { .. } => 126,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]

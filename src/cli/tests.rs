@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::account::Outside;
 use crate::clock::SystemClock;
 use crate::control::{Control, Desk, DeskParts};
 use crate::store::Store;
@@ -121,6 +122,8 @@ fn every_command_of_the_contract_parses() {
         "explain POST /a --role admin --role user",
         "explain GET /a --token abc",
         "config show --origin",
+        "init --from flask:shop:app --output drafted.toml",
+        "init --from express:server.js --interpreter /usr/bin/node",
         "user add alice --email a@b.de --role admin --password-stdin",
         "user list --json",
         "user show alice",
@@ -225,6 +228,7 @@ fn a_running_gateway_is_asked_before_the_store_is_touched() {
         settings: Arc::clone(&settings),
         metrics: Arc::default(),
         clock: Arc::new(SystemClock),
+        outside: Outside::default(),
     };
     let desk = Arc::new(Desk::open(parts).expect("a desk"));
     let control = Control::start(&settings.admin.socket, desk, None).expect("a socket");
@@ -465,4 +469,122 @@ fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(site.good(&format!("completions {shell}")).contains("gatepost"));
     }
+}
+
+const HASH: &str = "pbkdf2:sha256:1000$salt$0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+#[test]
+fn accounts_are_imported_from_every_format_and_once() {
+    let site = Site::new(FILE);
+    let users = format!(
+        "login,mail,is_active,is_admin,hash,signup\n\
+         al,al@example.com,1,1,{HASH},2020-01-02\n\
+         \n\
+         bo,\"bo@example.com\",0,0,{HASH},\n"
+    );
+    fs::write(site.path("users.csv"), users).expect("written");
+    let line = format!(
+        "user import {} --format csv --map username=login,email=mail,password_hash=hash --map disabled=!is_active,created_at=signup",
+        site.path("users.csv").display()
+    );
+    let dry = site.good(&format!("{line} --dry-run"));
+    assert_eq!(dry, "not used: is_admin\n2 would be created, 0 unchanged, 0 refused\n");
+    assert_eq!(site.good("user list --json").trim(), "[]");
+    assert!(site.good(&line).ends_with("2 created, 0 unchanged, 0 refused\n"));
+    assert!(site.good(&line).ends_with("0 created, 2 unchanged, 0 refused\n"));
+    let bo = site.json("user show bo");
+    assert_eq!((&bo["disabled"], &bo["email_verified"]), (&true.into(), &false.into()));
+    assert_eq!(site.json("user show al")["created_at"], "2020-01-02T00:00:00Z");
+
+    let ran = site
+        .run_with("user import - --format htpasswd", b"# ours\ncy:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\ndi\n");
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (1, "line 3: no colon between a name and a hash\n1 created, 0 unchanged, 1 refused\n")
+    );
+
+    let lines = format!(
+        "{{\"id\": 41, \"username\": \"ed\", \"password_hash\": \"{HASH}\", \"roles\": [\"admin\"]}}\n\
+         {{\"_id\": {{\"$oid\": \"x\"}}, \"username\": \"fi\", \"password\": \"short\"}}\n"
+    );
+    let ran = site.run_with("user import - --format jsonl --json", lines.as_bytes());
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let reported: Vec<Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(reported[0], serde_json::json!({"line": 1, "user": "ed", "outcome": "created", "id": "41"}));
+    assert_eq!(reported[2]["summary"]["created"], 2);
+    assert_eq!(reported[2]["summary"]["unused"], serde_json::json!(["_id"]));
+
+    // All of it goes out, and in elsewhere.
+    for format in ["jsonl", "csv"] {
+        let out = site.good(&format!("user export --format {format}"));
+        let other = Site::new(FILE);
+        let ran = other.run_with(&format!("user import - --format {format}"), out.as_bytes());
+        assert_eq!((ran.code, ran.out.as_str()), (0, "5 created, 0 unchanged, 0 refused\n"), "{}", ran.err);
+        assert_eq!(other.good(&format!("user export --format {format}")), out);
+        let ran = site.run_with(&format!("user import - --format {format}"), out.as_bytes());
+        assert_eq!(ran.out, "0 created, 5 unchanged, 0 refused\n");
+    }
+    let bare = site.good("user export --without-hashes");
+    assert!(!bare.contains("password_hash") && bare.lines().count() == 5, "{bare}");
+}
+
+#[test]
+fn bad_lines_are_named_and_the_rest_is_imported() {
+    let site = Site::new(FILE);
+    let good =
+        |name: &str| format!("{{\"username\": \"{name}\", \"password_hash\": \"{HASH}\"}}\n").into_bytes();
+    let text = |text: &str| format!("{text}\n").into_bytes();
+    let input = [
+        good("al"),
+        good("AL"),
+        text("{broken"),
+        text("[]"),
+        vec![b'x'; 100_000],
+        text(""),
+        b"{\"username\": \"\xe4\"}\n".to_vec(),
+        text("{\"username\": \"bo\", \"password_hash\": \"$9$x\"}"),
+        text("{\"username\": \"cy\", \"password_hash\": \"$2b$31$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu\"}"),
+        text("{\"username\": \"di\", \"disabled\": \"perhaps\", \"password\": \"secret-secret\"}"),
+        good("ed"),
+    ]
+    .concat();
+    let ran = site.run_with("user import - --format jsonl", &input);
+    let named: Vec<_> =
+        ran.out.lines().filter_map(|line| line.split_once(':')).map(|(line, _)| line).collect();
+    let expected = [2, 3, 4, 5, 6, 7, 8, 9].map(|line| format!("line {line}"));
+    assert_eq!((ran.code, named), (1, expected.iter().map(String::as_str).collect()), "{}", ran.out);
+    assert!(ran.out.contains("line 2: AL: line 1 has the same username\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("2 created, 0 unchanged, 8 refused\n"), "{}", ran.out);
+    assert!(!ran.out.contains("secret-secret") && !ran.out.contains("abcdefghij"), "{}", ran.out);
+
+    let site = Site::new(FILE);
+    let ran = site.run_with("user import - --format jsonl --on-error stop", &input);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.ends_with("1 created, 0 unchanged, 1 refused\n"), "{}", ran.out);
+    assert_eq!(site.json("user list").as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_file_that_is_none_changes_nothing() {
+    let site = Site::new(FILE);
+    for (format, input, why) in [
+        ("csv", &b"name,age\nal,3\n"[..], "neither username nor email"),
+        ("csv", b"username\nal\n", "neither password_hash nor password"),
+        ("csv", b"username,password,username\n", "two columns are called \"username\""),
+        ("jsonl", b"\xff\xfe{\0", "UTF-16"),
+        ("csv --map username=login", b"username,password\n", "there is no column \"login\""),
+    ] {
+        let ran = site.run_with(&format!("user import - --format {format}"), input);
+        assert_eq!(ran.code, 1, "{format}");
+        assert!(ran.err.contains(why), "{}", ran.err);
+    }
+    assert_eq!(site.run("user import nowhere.csv --format csv").code, 1);
+    assert_eq!(site.run("user import - --format htpasswd --map id=x").code, 2);
+    assert_eq!(site.good("user list --json").trim(), "[]");
+    // A line of CSV that is broken takes no other with it.
+    let input = b"username,password\n\"al,secret-1\nbo,secret-2\ncy\n";
+    let ran = site.run_with("user import - --format csv", input);
+    assert!(ran.out.contains("line 2: a quotation mark"), "{}", ran.out);
+    assert!(ran.out.contains("line 4: 1 columns where the heading has 2\n1 created,"), "{}", ran.out);
 }
