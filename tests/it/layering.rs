@@ -29,6 +29,8 @@ const MAY: &[(&str, &[&str])] = &[
     ("store", &["identity", "token", "clock", "secret"]),
     ("acme", &["tls", "store", "clock"]),
     ("account", &["store", "token", "identity", "clock", "secret"]),
+    // The app is asked and told from here; accounts know no HTTP.
+    ("outbound", &["account", "store", "identity", "clock", "secret"]),
     ("authn", &["token", "identity", "clock"]),
     ("ops", &["message", "clock"]),
     // The canonical path is what is matched and what is sent.
@@ -61,7 +63,7 @@ const MAY: &[(&str, &[&str])] = &[
         &["gateway", "message", "proxy", "http1", "tls", "stream", "deadline", "burst", "lease", "websocket"],
     ),
     // Of messages only which header names are taken.
-    ("config", &["identity", "route", "authz", "secret", "message"]),
+    ("config", &["identity", "route", "authz", "token", "secret", "message"]),
 ];
 
 /// The composition root and the command line may know everything.

@@ -7,23 +7,30 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops on the spot")]
 
 mod accounts;
+mod app_clients;
 mod bodies;
 mod cli;
+mod drafts;
 mod durability;
 mod faults;
 mod forwarding_headers;
 mod framing;
 mod grpc;
 mod hop_by_hop;
+mod hosted;
 mod hosts;
 mod http1;
 mod http2;
 mod http2_attacks;
 mod identity_headers;
+mod imports;
 mod layering;
+mod legacy_tokens;
 mod limits;
 mod model;
 mod operations;
+mod origins;
+mod outward;
 mod path_tricks;
 mod paths_http;
 mod proxy_header;

@@ -330,3 +330,21 @@ fn a_hundred_reloads_under_load_lose_nothing() {
         .sum();
     assert_eq!(counted, answered);
 }
+
+#[test]
+fn origins_come_and_go() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&base(&upstream));
+    let page = || get("/x").header("Origin", "https://page.example");
+    let allowed = |gateway: &Gateway| {
+        gateway.ask(page()).expect(401).header("access-control-allow-origin").map(str::to_owned)
+    };
+    assert_eq!(allowed(&gateway), None);
+    reload(&gateway, &base(&upstream).set("cors", "origins", "[\"https://page.example\"]"));
+    eventually("the origin is let in", || {
+        allowed(&gateway).filter(|origin| origin == "https://page.example")
+    });
+    reload(&gateway, &base(&upstream));
+    eventually("nobody is let in", || allowed(&gateway).is_none().then_some(()));
+    assert_eq!(upstream.count(), 0);
+}

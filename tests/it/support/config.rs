@@ -21,6 +21,7 @@ pub struct Config {
     upstreams: Vec<String>,
     routes: Vec<String>,
     tests: Vec<String>,
+    legacy: Vec<String>,
     roles: String,
 }
 
@@ -31,6 +32,7 @@ impl Config {
             upstreams: Vec::new(),
             routes: ROUTES.iter().map(|r| (*r).to_owned()).collect(),
             tests: Vec::new(),
+            legacy: Vec::new(),
             roles: "user = []\neditor = [\"user\"]\nadmin = [\"editor\"]\nauditor = []".to_owned(),
         };
         config
@@ -100,6 +102,12 @@ impl Config {
         self
     }
 
+    /// A `[[legacy_token]]` table.
+    pub fn legacy(mut self, body: &str) -> Self {
+        self.legacy.push(body.to_owned());
+        self
+    }
+
     pub fn roles(mut self, body: &str) -> Self {
         body.clone_into(&mut self.roles);
         self
@@ -117,8 +125,12 @@ impl Config {
         if !self.roles.is_empty() {
             let _ = writeln!(text, "[roles]\n{}", self.roles);
         }
-        for (table, bodies) in [("upstream", &self.upstreams), ("route", &self.routes), ("test", &self.tests)]
-        {
+        for (table, bodies) in [
+            ("legacy_token", &self.legacy),
+            ("upstream", &self.upstreams),
+            ("route", &self.routes),
+            ("test", &self.tests),
+        ] {
             for body in bodies {
                 let _ = writeln!(text, "[[{table}]]\n{body}");
             }

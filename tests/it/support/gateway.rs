@@ -29,6 +29,8 @@ pub struct Gateway {
     files: Option<u32>,
     /// What is in the environment from the next start on.
     pub environment: Vec<(String, String)>,
+    /// What follows `run`, where an app is run; else it is `serve`.
+    pub run: Vec<String>,
 }
 
 struct Process {
@@ -131,8 +133,14 @@ impl Gateway {
     /// Writes the configuration and starts nothing.
     pub fn prepare(config: &Config) -> Self {
         let home = tempfile::Builder::new().prefix("gatepost-it-").tempdir().unwrap();
-        let gateway =
-            Self { home, process: None, arguments: Vec::new(), files: None, environment: Vec::new() };
+        let gateway = Self {
+            home,
+            process: None,
+            arguments: Vec::new(),
+            files: None,
+            environment: Vec::new(),
+            run: Vec::new(),
+        };
         gateway.configure(&config.text());
         gateway
     }
@@ -196,7 +204,8 @@ impl Gateway {
         fs::read_to_string(self.config()).unwrap_or_default()
     }
 
-    fn command(&self) -> Command {
+    /// The program over this directory, and nothing said yet.
+    pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_gatepost");
         let mut command = Command::new(program);
         if let Some(files) = self.files {
@@ -219,7 +228,8 @@ impl Gateway {
 
     fn try_serve(&self, options: &[&str]) -> Result<Process, Ended> {
         let mut command = self.command();
-        command.args(&self.arguments).arg("serve").args(options);
+        command.args(&self.arguments).arg(if self.run.is_empty() { "serve" } else { "run" });
+        command.args(options).args(&self.run);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = Lines::read(child.stdout.take().unwrap());

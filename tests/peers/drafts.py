@@ -1,0 +1,129 @@
+"""`gatepost init` with real Flask and real Express 4 and 5: which routes it drafts, and who may pass.
+
+Needs node and npm, and pip; the packages, pinned in the folder drafts/, go into a temporary one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from support import BINARY, ROOT, Checks
+
+HERE = Path(__file__).with_name("drafts")
+
+FLASK = {
+    "/static/** GET public", "/area GET authenticated", "/notes GET public", "/notes POST authenticated",
+    "/locked GET authenticated", "/things/{name} GET authenticated", "/login POST public",
+    "/users/{number} DELETE,GET authenticated", "/users/me GET optional", "/old GET authenticated", "/fast GET public",
+    "/maybe GET public", "/files/{name} GET public", "/tree/** GET public",
+}
+FLASK_BEFORE = {
+    "/static/** GET public", "/register POST public", "/login POST public", "/logout POST authenticated",
+    "/protected GET authenticated", "/public/about GET public", "/notes GET,POST authenticated",
+    "/admin/notes GET authenticated",
+}
+EXPRESS = {
+    "/assets/** GET public", "/ GET public", "/auth/signin POST public", "/me GET authenticated", "/api/users GET public",
+    "/api/users/{id} GET authenticated", "/api/users/{id}/items GET,POST authenticated", "/other/deep GET public",
+    "/any * public", "/checked GET,PUT authenticated",
+}
+EXPRESS_4 = EXPRESS | {
+    "/by-jwt GET authenticated", "/by-passport GET authenticated", "/after-passport GET public", "/optional GET public",
+    "/optional/{part} GET public", "/number/{n} GET public", "/files/** GET public",
+}
+EXPRESS_EXAMPLE = {"/catalogue GET public", "/orders GET public", "/admin/orders GET public"}
+
+
+def init(source, directory, interpreter=None, output="draft.toml"):
+    more = ["--interpreter", str(interpreter)] if interpreter else []
+    return subprocess.run([BINARY, "init", "--from", source, "--output", output, *more], cwd=directory, text=True,
+                          capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def rules(draft):
+    found = set()
+    for route in draft["route"]:
+        found.add(f"{route['path']} {','.join(sorted(route.get('methods', ['*'])))} {route['access']}")
+    return found
+
+
+def drafted(checks, name, source, directory, expected, interpreter=None, preflight=None):
+    output = f"{name}.toml"
+    ran = init(source, directory, interpreter, output)
+    if not checks.check(ran.returncode == 0, f"{name}: init: {ran.stdout}{ran.stderr}"):
+        return ""
+    text = (directory / output).read_text()
+    draft = tomllib.loads(text)
+    found = rules(draft)
+    checks.check(found == expected, f"{name}: missing {sorted(expected - found)}, not expected {sorted(found - expected)}")
+    checks.check(all(route.get("preflight") == preflight for route in draft["route"]), f"{name}: preflights")
+    tests = [test["request"] for test in draft["test"]]
+    checks.check(len(set(tests)) == len(draft["route"]), f"{name}: a test for each route")
+    checked = subprocess.run([BINARY, "--config", output, "check"], cwd=directory, text=True, capture_output=True)
+    checks.check(checked.returncode == 0 and f"{len(tests)} tests passed" in checked.stdout, f"{name}: check: {checked.stdout}")
+    again = init(source, directory, interpreter, output)
+    checks.check(again.returncode == 1 and "never replaces a file" in again.stderr, f"{name}: over a file: {again.stderr}")
+    checks.check((directory / output).read_text() == text, f"{name}: the file was changed")
+    return text
+
+
+def flask(checks, directory):
+    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
+    python = directory / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"],
+                   check=True)
+    shutil.copy(HERE / "shop.py", directory)
+    shutil.copy(ROOT / "examples/flask/before/app.py", directory / "before.py")
+    for name, source in [("app", "flask:shop:app"), ("factory", "flask:shop:create_app()"), ("file", "flask:shop.py:app")]:
+        text = drafted(checks, name, source, directory, FLASK, python, "upstream")
+        for words in ["behind token_required", "behind jwt_required()", "behind before_request of area: check",
+                      "decorated with timed", "its code mentions current_user", "wider than the app's /files/<name>.json"]:
+            checks.check(words in text, f"{name}: says {words!r}")
+    text = drafted(checks, "before", "flask:before:app", directory, FLASK_BEFORE, python)
+    checks.check("behind role_required('admin')" in text, "the role is named")
+    for source, words in [("flask:nothing:app", "No module named 'nothing'"), ("flask:shop:nothing", "nothing"),
+                          ("flask:shop:jwt_required", "is no Flask app")]:
+        ran = init(source, directory, python, "bad.toml")
+        checks.check(ran.returncode == 1 and words in ran.stderr, f"{source}: {ran.returncode} {ran.stderr}")
+        checks.check(not (directory / "bad.toml").exists(), f"{source}: a file was written")
+
+
+def express(checks, version, directory):
+    shutil.copytree(HERE / f"express{version}", directory)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=directory, check=True,
+                   stdout=subprocess.DEVNULL)
+    shutil.copy(HERE / "app.js", directory)
+    text = drafted(checks, f"express{version}", "express:app.js", directory, EXPRESS_4 if version == 4 else EXPRESS, None, "upstream")
+    for words in ["At /proxied there is proxy", "a regular expression", 'prefix = "/gatepost"', "behind before, verifyToken"]:
+        checks.check(words in text, f"express{version}: says {words!r}")
+    if version == 5:
+        # A module, with import and without an export.
+        shutil.copy(ROOT / "examples/express/app.js", directory / "example.mjs")
+        drafted(checks, "example", "express:example.mjs", directory, EXPRESS_EXAMPLE)
+    (directory / "broken.js").write_text("throw new Error('not today');\n")
+    ran = init("express:broken.js", directory, None, "bad.toml")
+    checks.check(ran.returncode == 1 and "not today" in ran.stderr, f"express{version}: broken: {ran.stderr}")
+    (directory / "empty.js").write_text("require('express')();\n")
+    ran = init("express:empty.js", directory, None, "bad.toml")
+    checks.check(ran.returncode == 1 and "has no routes" in ran.stderr, f"express{version}: empty: {ran.stderr}")
+    checks.check(not (directory / "bad.toml").exists(), f"express{version}: a file was written")
+
+
+def main():
+    for tool in ("node", "npm"):
+        if not shutil.which(tool):
+            raise SystemExit(f"{tool} is not installed")
+    checks = Checks("drafts")
+    with tempfile.TemporaryDirectory(prefix="gatepost-drafts.") as directory:
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        flask(checks, Path(directory))
+        for version in (4, 5):
+            express(checks, version, Path(directory) / f"express{version}")
+    checks.end()
+
+
+main()
