@@ -13,14 +13,14 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::error::InvalidField;
-use super::foreign::{Foreign, stored_hash};
+use super::foreign::{Foreign, ForeignError, stored_hash};
 use super::passphrase::Passphrase;
 use super::password::hash_once;
 use super::{AccountError, Accounts, names};
 use crate::clock::Timestamp;
 use crate::identity::{Email, Role, UserId, Username};
 use crate::secret::Secret;
-use crate::settings::{LoginName, Settings};
+use crate::settings::{LoginName, PasswordSettings, Settings};
 use crate::store::{Account, AccountKey, Change, PasswordHash, Reply, StoreError};
 
 /// An account as a file has it: text that nobody has judged.
@@ -409,6 +409,7 @@ impl Plan {
 
     fn into_account(self, password: PasswordHash, now: Timestamp) -> Account {
         Account {
+            id_given: self.id.is_some(),
             id: self.id.unwrap_or_else(UserId::random),
             version: 0,
             username: self.username,
@@ -424,6 +425,13 @@ impl Plan {
             updated_at: now,
         }
     }
+}
+
+/// Whether somebody would have to know the hash to log in: hashed again, it would be the password.
+fn is_a_hash(text: &str, rules: &PasswordSettings) -> bool {
+    use ForeignError::{Broken, Excessive, Unsupported, Unwrapped};
+    let read = Foreign::parse(text, rules);
+    matches!(read, Ok(_) | Err(Broken { .. } | Excessive { .. } | Unsupported(_) | Unwrapped(_)))
 }
 
 /// The username and the address of a line.
@@ -473,6 +481,10 @@ fn password(
         (None, Some(plain)) => match Passphrase::typed(&plain, rules) {
             Some(_) if plain.expose().is_empty() => {
                 Err(ImportRefusal::new("missing_password", "the password is empty"))
+            }
+            Some(_) if is_a_hash(plain.expose(), rules) => {
+                let why = "password: this is a hash, not a password; name its column with --map password_hash=password";
+                Err(ImportRefusal::new("password_hash", why))
             }
             Some(password) => Ok(PlannedPassword::Plain(password)),
             None => {

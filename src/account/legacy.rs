@@ -100,7 +100,10 @@ impl Accounts {
 
     async fn by_id(&self, value: &str) -> Result<Option<Account>, StoreError> {
         let Ok(id) = value.parse::<UserId>() else { return Ok(None) };
-        self.store.account(AccountKey::Id(id)).await
+        // A random id of ours is nobody else's. A number of ours may be one that the app had given, to
+        // somebody who was not imported or is gone.
+        let is_theirs = |account: &Account| account.id_given || !is_numeric(account.id.as_str());
+        Ok(self.store.account(AccountKey::Id(id)).await?.filter(is_theirs))
     }
 
     async fn by_username(&self, token: &LegacyToken) -> Result<Option<Account>, StoreError> {
@@ -138,9 +141,13 @@ impl Accounts {
 /// Numbers, UUIDs and the ids of document stores. Nobody is called that, but anybody may register it.
 fn looks_like_an_id(value: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    value.bytes().all(|b| b.is_ascii_digit())
+    is_numeric(value)
         || (value.len() == 24 && hex(value))
         || (matches!(value.len(), 32 | 36) && hex(&value.replace('-', "")))
+}
+
+fn is_numeric(value: &str) -> bool {
+    value.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Two accounts for one token is one too many.

@@ -52,6 +52,11 @@ impl Accounts {
         if let (Some(_), Some(password)) = (&change.email, &password) {
             self.check_own_password(&account, password, client).await?;
         }
+        if let Some(Some(email)) = &change.email
+            && account.email.as_ref().map(Email::key) != Some(email.key())
+        {
+            self.ask_for_address(&account, email, client).await?;
+        }
         let checked = account.password.clone();
         for _ in 0..ATTEMPTS {
             let next = change.apply(&account);

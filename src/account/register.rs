@@ -63,20 +63,48 @@ impl Accounts {
 
     /// Asks the app, where it wants to be asked, before any hashing.
     async fn ask_admission(&self, draft: &Draft, client: &ClientContext) -> Result<(), AccountError> {
-        let Some(admission) = &self.outside.admission else { return Ok(()) };
-        let applicant = Applicant {
+        self.ask_about(Applicant {
             username: draft.username.as_ref().map(Username::as_str),
             email: draft.email.as_ref().map(Email::as_str),
             name: draft.name.as_deref(),
             from: client.address,
+        })
+        .await
+    }
+
+    /// The same for an address that somebody wants to have: it may be of somebody whom only the app knows.
+    pub(super) async fn ask_for_address(
+        &self,
+        account: &Account,
+        email: &Email,
+        client: &ClientContext,
+    ) -> Result<(), AccountError> {
+        if self.outside.admission.is_none() && self.outside.migration.is_some() {
+            let why = "addresses do not change while accounts move in";
+            return Err(AccountError::Invalid(vec![InvalidField::new("email", "unavailable", why)]));
+        }
+        let applicant = Applicant {
+            username: account.username.as_ref().map(Username::as_str),
+            email: Some(email.as_str()),
+            name: account.name.as_deref(),
+            from: client.address,
         };
+        match self.ask_about(applicant).await {
+            Err(AccountError::NameTaken) => Err(AccountError::EmailTaken),
+            answer => answer,
+        }
+    }
+
+    async fn ask_about(&self, applicant: Applicant<'_>) -> Result<(), AccountError> {
+        let from = applicant.from;
+        let Some(admission) = &self.outside.admission else { return Ok(()) };
         let answer = admission.admit(applicant).await.map_err(|_| AccountError::AdmissionUnavailable)?;
         let reason = match answer {
             Admitted::Yes => return Ok(()),
             Admitted::Taken => return Err(AccountError::NameTaken),
             Admitted::No(reason) => reason,
         };
-        tracing::info!(target: "gatepost::audit", event = "register_refused", client = %client.address, reason = "admission");
+        tracing::info!(target: "gatepost::audit", event = "register_refused", client = %from, reason = "admission");
         Err(AccountError::NotAdmitted(reason))
     }
 
@@ -185,6 +213,7 @@ impl Draft {
             disabled: false,
             generation: 0,
             imported: proof == EmailProof::App,
+            id_given: false,
             created_at: now,
             updated_at: now,
         }

@@ -11,7 +11,7 @@ use super::sections::upstreams::UpstreamRead;
 use super::value::quote;
 use crate::authz::{Access, Policy};
 use crate::route::{MethodSet, PathCase, PathPattern, RouteRule, RouteTable, TableError};
-use crate::settings::{CorsSettings, PreflightMode, Registration, RouteMode, WELL_KNOWN_JWKS};
+use crate::settings::{CorsSettings, Ids, PreflightMode, Registration, RouteMode, WELL_KNOWN_JWKS};
 
 /// The own rules before those of `[auth] paths`.
 const BEFORE_PATHS: usize = 2;
@@ -37,6 +37,7 @@ impl Parts<'_> {
         self.check_own_paths();
         self.check_table();
         self.check_unmoved_names();
+        self.check_numbers_of_who_moves();
         self.warn_of_shared_paths();
         self.warn_of_open_doors();
         self.warn_of_reporting();
@@ -217,6 +218,19 @@ impl Parts<'_> {
                 .help("set [auth] admission_url, so that the app is asked; or close registration");
             self.reader.push(problem);
         }
+    }
+
+    /// Numbers that the app has given to others.
+    fn check_numbers_of_who_moves(&self) {
+        let Some(migrate) = self.auth.migrate.as_ref().filter(|_| self.auth.settings.ids == Ids::Sequence)
+        else {
+            return;
+        };
+        let message = "auth.migrate beside ids = \"sequence\": who moves in would get a number that the app \
+                       has given to somebody else";
+        let problem = Problem::error(message, self.reader.place(migrate))
+            .help("import the accounts with their ids, or leave ids at \"uuid\"");
+        self.reader.push(problem);
     }
 
     /// A route beside one of `[auth] paths` decides on every host, before the routes for one host.

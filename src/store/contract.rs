@@ -72,6 +72,7 @@ pub fn account(text: &str) -> Account {
         disabled: false,
         generation: 0,
         imported: false,
+        id_given: false,
         created_at: START,
         updated_at: START,
     }

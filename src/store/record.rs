@@ -14,6 +14,7 @@ pub use crate::token::keyring::{KeyMaterial, KeyPurpose, StoredKey};
 
 /// An account. `password` is a hash; nothing here is a plain secret.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a fact of its own")]
 pub struct Account {
     /// Never reused, also after the account is gone.
     pub id: UserId,
@@ -40,6 +41,9 @@ pub struct Account {
     /// means by that name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imported: bool,
+    /// Whether the import brought its id along: then it is the one that the app means by that id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub id_given: bool,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When this row last changed.

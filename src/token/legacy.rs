@@ -30,8 +30,25 @@ const ID_LABEL: &[u8] = b"gatepost legacy token v1";
 
 /// Claims that say what a token is for. Apps sign other things with the same key: refresh tokens, links
 /// that confirm an address or reset a password. None of them lets anybody in (RFC 8725 section 3.12).
-const PURPOSE_CLAIMS: [&str; 6] = ["type", "token_type", "typ", "token_use", "use", "purpose"];
+const PURPOSE_CLAIMS: [&str; 12] = [
+    "type",
+    "token_type",
+    "tokentype",
+    "typ",
+    "token_use",
+    "tokenuse",
+    "use",
+    "purpose",
+    "kind",
+    "action",
+    "intent",
+    "refresh",
+];
 const ACCESS_PURPOSES: [&str; 3] = ["access", "sliding", "bearer"];
+/// Where some frameworks' tutorials put the purpose beside what is allowed, and how it begins there.
+const SCOPE_CLAIMS: [&str; 3] = ["scope", "scopes", "scp"];
+const SCOPE_PURPOSES: [&str; 8] =
+    ["refresh", "reset", "forgot", "verify", "verification", "confirm", "email_token", "activat"];
 
 /// No claim that names somebody is longer, in bytes: as long as an address may be.
 const MAX_SUBJECT_BYTES: usize = 254;
@@ -331,8 +348,23 @@ fn check_purpose(claims: &Map<String, Value>) -> Result<(), TokenError> {
             .as_str()
             .is_some_and(|text| ACCESS_PURPOSES.iter().any(|known| text.eq_ignore_ascii_case(known)))
     };
-    let mut purposes = PURPOSE_CLAIMS.iter().filter_map(|name| claims.get(*name));
-    if purposes.all(is_access) { Ok(()) } else { Err(TokenError::Type) }
+    let named = |names: &'static [&'static str]| {
+        claims
+            .iter()
+            .filter(move |(name, _)| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
+            .map(|(_, value)| value)
+    };
+    let is_no_scope = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        SCOPE_PURPOSES.iter().all(|purpose| !word.starts_with(purpose))
+    };
+    let allows = |value: &Value| match value {
+        Value::String(words) => words.split(' ').all(is_no_scope),
+        Value::Array(words) => words.iter().filter_map(Value::as_str).all(is_no_scope),
+        _ => true,
+    };
+    let is_for_access = named(&PURPOSE_CLAIMS).all(is_access) && named(&SCOPE_CLAIMS).all(allows);
+    if is_for_access { Ok(()) } else { Err(TokenError::Type) }
 }
 
 /// A party that the token names has to be the one that is expected, and one that is expected has to be named.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::support::client::Response;
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, Tokens};
-use crate::support::request::{get, post};
+use crate::support::request::{Request, get, post};
 use crate::support::upstream::{Exchange, Recorded, Upstream, hang, reset};
 use crate::support::{PASSWORD, eventually};
 
@@ -279,9 +279,20 @@ fn a_registration_needs_the_apps_yes() {
     assert_eq!(admission.count(), 4);
     gateway.try_login("no", PASSWORD).is_problem(401, "invalid_credentials");
     assert_eq!(gateway.metric("gatepost_admission_total{result=\"no\"}"), Some(2.0));
+    // An address that the app may know somebody by is asked about as well, whoever wants to have it.
+    let tokens = gateway.login("yes");
+    let change = |email: &str| {
+        let body = json!({"email": email, "current_password": PASSWORD});
+        gateway.ask(Request::new("PATCH", "/auth/me").bearer(&tokens.access).json(body))
+    };
+    let asked = admission.count();
+    change("y@EXAMPLE.com").expect(200);
+    assert_eq!(admission.count(), asked, "it is the same one");
+    change("z@example.com").expect(200);
+    assert_eq!(body_of(&admission.wait_until_complete(asked))["email"], "z@example.com");
     // An operator decides alone.
     gateway.cli_with(&["user", "add", "op", "--password-stdin"], PASSWORD, &[]).succeeds();
-    assert_eq!(admission.count(), 4);
+    assert_eq!(admission.count(), asked + 1);
     assert_eq!(upstream.count(), 0);
 }
 
@@ -400,11 +411,7 @@ fn the_app_hears_what_happens_to_an_account_in_order() {
     let tokens = gateway.login("alice");
     let id = tokens.text("sub");
     gateway
-        .ask(
-            crate::support::request::Request::new("PATCH", "/auth/me")
-                .bearer(&tokens.access)
-                .json(json!({"name": "Al"})),
-        )
+        .ask(Request::new("PATCH", "/auth/me").bearer(&tokens.access).json(json!({"name": "Al"})))
         .expect(200);
     // Nothing of these can be seen from outside.
     gateway.ask(post("/auth/logout-all").bearer(&tokens.access)).expect(200);

@@ -76,6 +76,8 @@ async fn a_line_that_cannot_be_is_named_and_the_others_are_imported() {
         ("password_hash", hash("$9$unheard$of")),
         ("password_hash", hash("scrypt:1073741824:8:1$salt$00")),
         ("password_hash", hash("!")),
+        // In the wrong column: who knew the hash could log in.
+        ("password_hash", ImportUser { password: Some(secret(SLOW)), password_hash: None, ..line("x") }),
         ("invalid_input", ImportUser { created_at: Some("yesterday".to_owned()), ..line("x") }),
     ];
     let mut lines: Vec<_> = bad.iter().map(|(_, line)| line.clone()).collect();

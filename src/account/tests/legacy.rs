@@ -58,7 +58,7 @@ async fn account(world: &World, name: &str) -> Account {
 async fn import(world: &World, like: &str, id: &str, name: &str) {
     let template = account(world, like).await;
     let (id, username) = (id.parse().unwrap(), Some(name.parse().unwrap()));
-    let imported = Account { id, username, email: None, ..template };
+    let imported = Account { id, username, email: None, id_given: true, ..template };
     world.store.commit(vec![Change::InsertAccount(imported)]).await.unwrap();
 }
 
@@ -104,6 +104,15 @@ async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
     assert!(!admit(&open, minted("alice", created - 60)).await);
     assert!(admit(&open, minted("alice", created + 60)).await);
     assert!(admit(&open, minted(alice.id.as_str(), created - 60)).await, "an id is nobody else's");
+    // But a number may be: unless it came along, the app may have given it to somebody who did not come.
+    let template = account(&open, "alice").await;
+    for (id, id_given) in [("8", false), ("9", true)] {
+        let username = Some(format!("number{id}").parse().unwrap());
+        let given =
+            Account { id: id.parse().unwrap(), username, imported: true, id_given, ..template.clone() };
+        open.store.commit(vec![Change::InsertAccount(given)]).await.unwrap();
+        assert_eq!(admit(&open, minted(id, created - 60)).await, id_given, "{id}");
+    }
     // One that came from the app is the app's, whenever it came.
     let template = account(&open, "alice").await;
     let username = Some("carol".parse().unwrap());

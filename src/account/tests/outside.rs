@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::account::testing::{PASSWORD, World, client, registration, secret};
 use crate::account::{
-    AccountError, Admission, Admitted, Applicant, Asked, Migration, NoAnswer, Outside, Vouch,
+    AccountError, Admission, Admitted, Applicant, Asked, Migration, NoAnswer, Outside, ProfileChange, Vouch,
 };
 use crate::secret::Secret;
 use crate::settings::{LoginTemplate, MigrateSettings, Settings};
@@ -75,6 +75,19 @@ async fn the_end_date_is_an_end() {
     assert_eq!(world.try_login("bob", PASSWORD).await.err(), Some(AccountError::Credentials));
     assert_eq!(app.asked(), 1);
     assert!(world.try_login("alice", "short").await.is_ok(), "who has moved stays");
+}
+
+#[tokio::test]
+async fn addresses_do_not_change_while_accounts_move_in_and_nobody_else_is_asked() {
+    let world = migrating(&App::saying(Ok(Vouch::Yes)));
+    let pair = world.try_login("alice", PASSWORD).await.unwrap();
+    let change = ProfileChange {
+        name: None,
+        email: Some(Some("victim@example.com".to_owned())),
+        current_password: Some(secret(PASSWORD)),
+    };
+    let refused = world.accounts.update_me(&world.caller(&pair), change, &client("192.0.2.1")).await;
+    assert!(matches!(refused, Err(AccountError::Invalid(_))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -971,6 +971,17 @@ until = 2027-03-31
         ],
     ),
     (
+        r#"[auth]
+ids = "sequence"
+[auth.migrate]
+url = "http://app/login"
+until = 2027-03-31
+"#,
+        &[
+            "3:7: auth.migrate beside ids = \"sequence\": who moves in would get a number that the app has given to somebody else",
+        ],
+    ),
+    (
         "[auth.migrate]\n[events]\n",
         &[
             "1:7: auth.migrate.url is missing",

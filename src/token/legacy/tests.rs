@@ -208,6 +208,11 @@ fn what_was_signed_for_something_else_lets_nobody_in() {
     for purpose in [
         r#""type":"refresh""#,
         r#""token_type":"refresh""#,
+        r#""tokenType":"refresh""#,
+        r#""Kind":"invite""#,
+        r#""scope":"refresh_token""#,
+        r#""scope":"read email_token""#,
+        r#""scopes":["read","Reset-Password"]"#,
         r#""token_use":"id""#,
         r#""typ":"Refresh""#,
         r#""purpose":"reset-password""#,
@@ -222,7 +227,9 @@ fn what_was_signed_for_something_else_lets_nobody_in() {
     for claims in [r#"{"reset_password":7}"#, r#"{"confirm":"alice"}"#, "{}"] {
         assert_eq!(read(shared(), claims), Err(TokenError::Claims), "{claims}");
     }
-    for (good, purpose) in [("type", "access"), ("typ", "Bearer"), ("token_type", "sliding")] {
+    for (good, purpose) in
+        [("scope", "read write"), ("type", "access"), ("typ", "Bearer"), ("token_type", "sliding")]
+    {
         assert!(read(shared(), &format!(r#"{{"sub":"alice","{good}":"{purpose}"}}"#)).is_ok(), "{good}");
     }
 }
