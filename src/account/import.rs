@@ -47,6 +47,8 @@ pub struct ImportUser {
     pub disabled: bool,
     /// RFC 3339, or `2024-01-31 12:00:00.5` in UTC, or seconds since the epoch; now when absent.
     pub created_at: Option<String>,
+    /// Whether a gateway gave the id, and not the app: an export says so.
+    pub id_made_here: bool,
 }
 
 /// What has become of one line.
@@ -94,6 +96,7 @@ struct Plan {
     password: PlannedPassword,
     disabled: bool,
     created_at: Option<Timestamp>,
+    id_given: bool,
 }
 
 /// Where the stored hash comes from.
@@ -356,6 +359,7 @@ impl Plan {
             _ => {}
         }
         Ok(Self {
+            id_given: id.is_some() && !line.id_made_here,
             id,
             email_verified: line.email_verified && email.is_some(),
             username,
@@ -409,7 +413,7 @@ impl Plan {
 
     fn into_account(self, password: PasswordHash, now: Timestamp) -> Account {
         Account {
-            id_given: self.id.is_some(),
+            id_given: self.id_given,
             id: self.id.unwrap_or_else(UserId::random),
             version: 0,
             username: self.username,

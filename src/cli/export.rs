@@ -69,6 +69,7 @@ fn cells(user: &UserRecord) -> Vec<String> {
         user.password_hash.as_ref().map_or_else(String::new, |hash: &Confidential| hash.expose().to_owned()),
         user.disabled.to_string(),
         or_empty(&user.created_at),
+        user.id_made_here.to_string(),
     ]
 }
 

@@ -305,6 +305,9 @@ pub struct UserRecord {
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
+    /// Whether a gateway gave the id, and not the app.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub id_made_here: bool,
 }
 
 /// What has become of a line.

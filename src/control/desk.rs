@@ -421,6 +421,7 @@ impl From<UserRecord> for ImportUser {
             password_hash: record.password_hash.map(Confidential::into_secret),
             password: record.password.map(Confidential::into_secret),
             disabled: record.disabled,
+            id_made_here: record.id_made_here,
             created_at: record.created_at,
         }
     }
@@ -437,6 +438,7 @@ impl From<Account> for UserRecord {
             roles: Some(account.roles.iter().map(ToString::to_string).collect()),
             password_hash: Some(String::from(account.password).into()),
             password: None,
+            id_made_here: !account.id_given,
             disabled: account.disabled,
             // To the millisecond: by it an account is known again.
             created_at: Some(account.created_at.rfc3339_millis()),

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_socket_stands_where_a_host_would() {
-        let path = Path::new("/tmp/gatepost-app-0123456789abcdef/app.sock");
+        let path = Path::new("/run/gatepost-app-0123456789abcdef/app.sock");
         for (url, target) in
             [("http://127.0.0.1:5000/hooks/x?a=b", "/hooks/x?a=b"), ("http://localhost", "/")]
         {

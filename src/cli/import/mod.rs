@@ -25,7 +25,7 @@ use crate::identity::Email;
 use crate::settings::Settings;
 
 /// What a file may say of an account.
-pub(super) const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 11] = [
     "id",
     "username",
     "email",
@@ -35,6 +35,7 @@ pub(super) const FIELDS: [&str; 10] = [
     "password_hash",
     "disabled",
     "created_at",
+    "id_made_here",
     "password",
 ];
 

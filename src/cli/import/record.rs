@@ -164,6 +164,7 @@ impl Reader {
             password: text("password")?.map(Confidential::from),
             disabled: switch("disabled")?,
             created_at: text("created_at")?,
+            id_made_here: switch("id_made_here")?,
         })
     }
 }
