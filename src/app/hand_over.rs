@@ -16,7 +16,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{App, Signals, StartError};
+use super::start::{StartError, store_options};
+use super::{App, Signals};
+use crate::control::Control;
 use crate::control::handover::{Channel, HandOverError, Message, Sockets};
 use crate::settings::Settings;
 use crate::store::Store as _;
@@ -163,7 +165,7 @@ impl App {
         if self.has_store {
             return;
         }
-        let options = super::store_options(&self.metrics);
+        let options = store_options(&self.metrics);
         let opened =
             self.store.open_again(&self.settings().store, options).map_err(|error| error.to_string());
         let known = opened.and_then(|()| self.store.revocations().wait().map_err(|error| error.to_string()));
@@ -182,6 +184,19 @@ impl App {
                 self.store.close();
                 tracing::error!(error, "the store cannot be opened again yet");
             }
+        }
+    }
+
+    /// Opens the admin socket again, which a process that wanted to follow may have put its own in place of.
+    fn republish(&mut self) {
+        let (socket, desk) = (self.settings().admin.socket.clone(), Arc::clone(&self.desk));
+        match Control::start(&socket, desk, Some(self.successors.clone())) {
+            Ok(control) => {
+                let mut old = std::mem::replace(&mut self.control, control);
+                old.disown();
+                old.stop();
+            }
+            Err(error) => tracing::error!(%error, "the admin socket cannot be opened again"),
         }
     }
 
