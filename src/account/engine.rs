@@ -157,25 +157,11 @@ fn storable(hash: Foreign) -> Result<Foreign, ForeignError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(memory_kib: u32, iterations: u32) -> PasswordSettings {
-        PasswordSettings {
-            min_length: 1,
-            max_bytes: 256,
-            memory_kib,
-            iterations,
-            parallelism: 1,
-            concurrent: 1,
-            queue: 4,
-        }
-    }
-
-    fn phrase(text: &str) -> Passphrase {
-        Passphrase::typed(&text.to_owned().into(), &settings(8, 1)).expect("short enough")
-    }
+    use crate::account::testing::{HASHING, phrase};
 
     fn engine(memory_kib: u32, iterations: u32) -> Engine {
-        let params = phc::configured(&settings(memory_kib, iterations)).expect("parameters");
+        let params =
+            phc::configured(&PasswordSettings { memory_kib, iterations, ..HASHING }).expect("parameters");
         let price = Arc::<Price>::default();
         price.raise(&phc::work(&params), 0);
         Engine::new(params, price, Arc::default())

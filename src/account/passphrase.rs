@@ -76,16 +76,9 @@ fn map(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::testing::HASHING;
 
-    const RULES: PasswordSettings = PasswordSettings {
-        min_length: 8,
-        max_bytes: 16,
-        memory_kib: 8,
-        iterations: 1,
-        parallelism: 1,
-        concurrent: 1,
-        queue: 1,
-    };
+    const RULES: PasswordSettings = PasswordSettings { max_bytes: 16, ..HASHING };
 
     fn chosen(text: &str) -> Result<Passphrase, &'static str> {
         Passphrase::chosen(&text.to_owned().into(), "password", &RULES).map_err(|e| e.code)

@@ -157,27 +157,12 @@ fn work(jobs: &Mutex<Receiver<(Job, Instant)>>, mut engine: Engine, metrics: &Me
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(memory_kib: u32, iterations: u32) -> PasswordSettings {
-        PasswordSettings {
-            min_length: 1,
-            max_bytes: 256,
-            memory_kib,
-            iterations,
-            parallelism: 1,
-            concurrent: 1,
-            queue: 4,
-        }
-    }
-
-    fn phrase(text: &str) -> Passphrase {
-        Passphrase::typed(&text.to_owned().into(), &settings(8, 1)).expect("short enough")
-    }
+    use crate::account::testing::{HASHING, phrase};
 
     #[test]
     fn a_full_queue_is_busy_and_an_abandoned_job_is_skipped() {
         let (queue, jobs) = sync_channel(1);
-        let params = phc::configured(&settings(8, 1)).expect("parameters");
+        let params = phc::configured(&HASHING).expect("parameters");
         let (price, done) = (Arc::default(), Arc::default());
         let hasher = Hasher { queue, threads: Vec::new(), params: params.clone(), price, done };
         let (answer, waiting) = oneshot::channel();

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::account::passphrase::Passphrase;
 use crate::account::{
     AccountError, AccountView, Accounts, AccountsParts, ClientContext, LoginOutcome, Outside, Registration,
     TokenPair,
@@ -31,6 +32,22 @@ use crate::token::revocation::{Revocation, RevocationList};
 use crate::token::testing::{eddsa, now, ring, stored_keys};
 
 pub(crate) const PASSWORD: &str = "correct horse";
+
+/// Hashing that costs nothing.
+pub(crate) const HASHING: PasswordSettings = PasswordSettings {
+    min_length: 8,
+    max_bytes: 256,
+    memory_kib: 8,
+    iterations: 1,
+    parallelism: 1,
+    concurrent: 1,
+    queue: 4,
+};
+
+/// As somebody types it who has it from another time: however short.
+pub(crate) fn phrase(text: &str) -> Passphrase {
+    Passphrase::typed(&text.to_owned().into(), &HASHING).expect("short enough")
+}
 
 pub(crate) fn role(name: &str) -> Role {
     name.parse().unwrap()
@@ -89,15 +106,7 @@ pub(crate) fn settings() -> Settings {
             answer: Vec::new(),
             errors: ErrorBodies::Problem,
             reserved_usernames: vec!["admin".to_owned()],
-            password: PasswordSettings {
-                min_length: 8,
-                max_bytes: 256,
-                memory_kib: 8,
-                iterations: 1,
-                parallelism: 1,
-                concurrent: 2,
-                queue: 64,
-            },
+            password: PasswordSettings { concurrent: 2, queue: 64, ..HASHING },
             throttle: ThrottleSettings {
                 failures: 5,
                 per_address: 50,

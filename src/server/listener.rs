@@ -114,16 +114,19 @@ fn adopt_unix(path: &Path, sockets: Vec<OwnedFd>, workers: usize) -> io::Result<
     for socket in &sockets {
         socket.set_nonblocking(true)?;
     }
-    let listeners = sockets.into_iter().map(Bound::Unix).collect();
-    let name = format!("unix:{}", path.display());
-    Ok(Listening {
-        listeners,
-        name,
+    Ok(on_unix(path, sockets))
+}
+
+/// One socket, once for each worker.
+fn on_unix(path: &Path, sockets: Vec<StdUnixListener>) -> Listening {
+    Listening {
+        listeners: sockets.into_iter().map(Bound::Unix).collect(),
+        name: format!("unix:{}", path.display()),
         port: None,
         file: Some(path.to_owned()),
         is_shared: true,
         place: String::new(),
-    })
+    }
 }
 
 /// Listens on `endpoints`, or on the sockets that were passed in their place, once for each worker.
@@ -261,20 +264,12 @@ fn bind_unix(path: &Path, workers: usize) -> io::Result<Listening> {
     remove_stale(path)?;
     let first = StdUnixListener::bind(path)?;
     first.set_nonblocking(true)?;
-    let mut listeners = Vec::new();
+    let mut sockets = Vec::new();
     for _ in 1..workers {
-        listeners.push(Bound::Unix(first.try_clone()?));
+        sockets.push(first.try_clone()?);
     }
-    listeners.push(Bound::Unix(first));
-    let name = format!("unix:{}", path.display());
-    Ok(Listening {
-        listeners,
-        name,
-        port: None,
-        file: Some(path.to_owned()),
-        is_shared: true,
-        place: String::new(),
-    })
+    sockets.push(first);
+    Ok(on_unix(path, sockets))
 }
 
 /// Removes a socket file that nobody listens on any more; anything else in its place is an error.

@@ -237,19 +237,24 @@ fn fields_without_names_and_values() {
     assert!(world.upstream.seen().iter().all(|r| r.target != "/public/attack"));
 }
 
-#[test]
-fn windows_that_stay_closed() {
+/// Before an upstream that has a MiB at `/public/large`; clients may stall for two seconds.
+fn world_with_a_large_answer() -> World {
     let body = "z".repeat(1 << 20);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let small = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-    let world = World::before(
+    World::before(
         Upstream::scripted(move |exchange| {
             exchange.read_body();
             let is_large = exchange.request().target == "/public/large";
             exchange.send(if is_large { answer.as_str() } else { small });
         }),
         |c| c.set("server", "h2c", "true").set("server.limits", "write_stall", "\"2s\""),
-    );
+    )
+}
+
+#[test]
+fn windows_that_stay_closed() {
+    let world = world_with_a_large_answer();
     for window in [0, 1] {
         withstands(&world, || {
             let mut frames = Frames::connect_with(world.address(), &[(4, window)]);
@@ -269,17 +274,7 @@ fn windows_that_stay_closed() {
 
 #[test]
 fn a_client_that_does_not_read() {
-    let body = "z".repeat(1 << 20);
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let small = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-    let world = World::before(
-        Upstream::scripted(move |exchange| {
-            exchange.read_body();
-            let is_large = exchange.request().target == "/public/large";
-            exchange.send(if is_large { answer.as_str() } else { small });
-        }),
-        |c| c.set("server", "h2c", "true").set("server.limits", "write_stall", "\"2s\""),
-    );
+    let world = world_with_a_large_answer();
     let stalled = "gatepost_connections_ended_total{reason=\"write_stall\"}";
     let wide = [(4, 0x7fff_ffff)];
     withstands(&world, || {

@@ -212,22 +212,13 @@ pub fn stored_hash(text: &str, settings: &PasswordSettings) -> Result<PasswordHa
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SETTINGS: PasswordSettings = PasswordSettings {
-        min_length: 8,
-        max_bytes: 256,
-        memory_kib: 8,
-        iterations: 1,
-        parallelism: 1,
-        concurrent: 1,
-        queue: 4,
-    };
+    use crate::account::testing::HASHING;
 
     const HEX64: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
     const BCRYPT: &str = "wVHmV0dpoPMsqBSPbAWkPuPzkUyUPEYoxpEoT8BcLdSAdRTFSMc6m";
 
     fn refusal(text: &str) -> ForeignError {
-        match Foreign::parse(text, &SETTINGS) {
+        match Foreign::parse(text, &HASHING) {
             Ok(read) => panic!("{text} is read as {read:?}"),
             Err(error) => error,
         }
@@ -345,27 +336,27 @@ mod tests {
     #[test]
     fn neither_errors_nor_debug_output_show_the_hash() {
         let text = format!("pbkdf2:sha256:1000$pepper${HEX64}");
-        let shown = format!("{:?} {}", Foreign::parse(&text, &SETTINGS), refusal(&text[..40]));
+        let shown = format!("{:?} {}", Foreign::parse(&text, &HASHING), refusal(&text[..40]));
         assert!(!shown.contains("pepper") && !shown.contains(&HEX64[..8]), "{shown}");
     }
 
     #[test]
     fn slow_hashes_are_stored_as_they_are_and_fast_ones_wrapped() {
         let slow = format!("pbkdf2:sha256:1000$salt${HEX64}");
-        assert_eq!(stored_hash(&slow, &SETTINGS).expect("stored").phc(), slow);
+        assert_eq!(stored_hash(&slow, &HASHING).expect("stored").phc(), slow);
 
         let fast = format!("sha256$salt${HEX64}");
-        let stored = stored_hash(&fast, &SETTINGS).expect("stored");
+        let stored = stored_hash(&fast, &HASHING).expect("stored");
         assert!(stored.phc().starts_with("$wrapped-sha256$c2FsdA$argon2id$v=19$m=8,t=1,p=1$"));
         assert!(!stored.phc().contains(&HEX64[..16]));
-        assert_ne!(stored, stored_hash(&fast, &SETTINGS).expect("stored"), "salted anew");
+        assert_ne!(stored, stored_hash(&fast, &HASHING).expect("stored"), "salted anew");
         // What is wrapped already is stored as it is.
-        assert_eq!(stored_hash(stored.phc(), &SETTINGS).expect("stored"), stored);
+        assert_eq!(stored_hash(stored.phc(), &HASHING).expect("stored"), stored);
     }
 
     #[test]
     fn a_hash_knows_what_it_was_stored_as() {
-        let read = |text: &str| Foreign::parse(text, &SETTINGS).expect("readable");
+        let read = |text: &str| Foreign::parse(text, &HASHING).expect("readable");
         let (fast, slow) = (format!("sha256$salt${HEX64}"), format!("pbkdf2:sha256:1000$salt${HEX64}"));
         for (text, other) in [
             (fast.clone(), format!("sha256$salt${}", HEX64.replace('9', "8"))),
@@ -373,9 +364,9 @@ mod tests {
             (slow.clone(), format!("pbkdf2:sha256:1001$salt${HEX64}")),
             (fast, slow),
         ] {
-            let stored = stored_hash(&text, &SETTINGS).expect("stored");
-            assert!(read(&text).is_stored_as(&stored, &SETTINGS), "{text}");
-            assert!(!read(&other).is_stored_as(&stored, &SETTINGS), "{other}");
+            let stored = stored_hash(&text, &HASHING).expect("stored");
+            assert!(read(&text).is_stored_as(&stored, &HASHING), "{text}");
+            assert!(!read(&other).is_stored_as(&stored, &HASHING), "{other}");
         }
     }
 }

@@ -10,18 +10,11 @@ use crate::account::engine::{Engine, Verdict};
 use crate::account::passphrase::Passphrase;
 use crate::account::phc;
 use crate::account::price::{Kind, Price, Tally, Work};
+use crate::account::testing::HASHING;
 use crate::settings::PasswordSettings;
 use crate::store::PasswordHash;
 
-const SETTINGS: PasswordSettings = PasswordSettings {
-    min_length: 8,
-    max_bytes: 256,
-    memory_kib: 64,
-    iterations: 1,
-    parallelism: 1,
-    concurrent: 1,
-    queue: 4,
-};
+const SETTINGS: PasswordSettings = PasswordSettings { memory_kib: 64, ..HASHING };
 
 struct Vector {
     software: &'static str,
