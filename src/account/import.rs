@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::identity::{Email, Role, UserId, Username};
 use crate::secret::Secret;
 use crate::settings::{LoginName, PasswordSettings, Settings};
-use crate::store::{Account, AccountKey, Change, PasswordHash, Reply, StoreError};
+use crate::store::{Account, AccountKey, Change, Origin, PasswordHash, Reply, StoreError};
 
 /// An account as a file has it: text that nobody has judged.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +96,7 @@ struct Plan {
     password: PlannedPassword,
     disabled: bool,
     created_at: Option<Timestamp>,
-    id_given: bool,
+    origin: Origin,
 }
 
 /// Where the stored hash comes from.
@@ -359,7 +359,11 @@ impl Plan {
             _ => {}
         }
         Ok(Self {
-            id_given: id.is_some() && !line.id_made_here,
+            origin: if id.is_some() && !line.id_made_here {
+                Origin::ImportedWithId
+            } else {
+                Origin::Imported
+            },
             id,
             email_verified: line.email_verified && email.is_some(),
             username,
@@ -408,12 +412,11 @@ impl Plan {
     /// Whether the account is of an import, or this line of an export of this store: nobody chooses when
     /// they registered.
     fn came_from_here(&self, account: &Account) -> bool {
-        account.imported || (self.id.is_some() && self.created_at == Some(account.created_at))
+        account.origin.is_the_app() || (self.id.is_some() && self.created_at == Some(account.created_at))
     }
 
     fn into_account(self, password: PasswordHash, now: Timestamp) -> Account {
         Account {
-            id_given: self.id_given,
             id: self.id.unwrap_or_else(UserId::random),
             version: 0,
             username: self.username,
@@ -424,7 +427,7 @@ impl Plan {
             password,
             disabled: self.disabled,
             generation: 0,
-            imported: true,
+            origin: self.origin,
             created_at: self.created_at.unwrap_or(now),
             updated_at: now,
         }

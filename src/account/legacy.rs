@@ -102,7 +102,8 @@ impl Accounts {
         let Ok(id) = value.parse::<UserId>() else { return Ok(None) };
         // A random id of ours is nobody else's. A number of ours may be one that the app had given, to
         // somebody who was not imported or is gone.
-        let is_theirs = |account: &Account| account.id_given || !is_numeric(account.id.as_str());
+        let is_theirs =
+            |account: &Account| account.origin.brought_its_id() || !is_numeric(account.id.as_str());
         Ok(self.store.account(AccountKey::Id(id)).await?.filter(is_theirs))
     }
 
@@ -134,7 +135,9 @@ impl Accounts {
         let auth = &self.settings.auth;
         let leeway = self.settings.tokens.leeway;
         let before = |minted: Timestamp| account.created_at.secs() <= minted.plus(leeway).secs();
-        auth.registration == Registration::Closed || account.imported || token.issued_at.is_none_or(before)
+        auth.registration == Registration::Closed
+            || account.origin.is_the_app()
+            || token.issued_at.is_none_or(before)
     }
 }
 

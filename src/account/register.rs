@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::identity::{Email, Role, UserId, Username};
 use crate::secret::Secret;
 use crate::settings::{Ids, LoginName, PasswordSettings, Registration as Registering};
-use crate::store::{Account, AccountKey, Change, PasswordHash};
+use crate::store::{Account, AccountKey, Change, Origin, PasswordHash};
 
 /// What somebody sends to register.
 #[derive(Clone, Debug)]
@@ -212,8 +212,7 @@ impl Draft {
             password,
             disabled: false,
             generation: 0,
-            imported: proof == EmailProof::App,
-            id_given: false,
+            origin: if proof == EmailProof::App { Origin::Migrated } else { Origin::Registered },
             created_at: now,
             updated_at: now,
         }

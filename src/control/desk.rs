@@ -438,7 +438,7 @@ impl From<Account> for UserRecord {
             roles: Some(account.roles.iter().map(ToString::to_string).collect()),
             password_hash: Some(String::from(account.password).into()),
             password: None,
-            id_made_here: !account.id_given,
+            id_made_here: !account.origin.brought_its_id(),
             disabled: account.disabled,
             // To the millisecond: by it an account is known again.
             created_at: Some(account.created_at.rfc3339_millis()),

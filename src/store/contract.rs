@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use super::{Account, AccountKey, AcmeCertificate, AcmeState, SecretText};
+use super::{Account, AccountKey, AcmeCertificate, AcmeState, Origin, SecretText};
 use super::{Change, Committed, EventKind, EventUser, KeyMaterial, KeyPurpose, Outbox, PasswordHash, Purged};
 use super::{Session, Store, StoreError, StoredKey};
 use crate::clock::Timestamp;
@@ -71,8 +71,7 @@ pub fn account(text: &str) -> Account {
         password: PasswordHash::from("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
         disabled: false,
         generation: 0,
-        imported: false,
-        id_given: false,
+        origin: Origin::Registered,
         created_at: START,
         updated_at: START,
     }

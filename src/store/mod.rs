@@ -35,7 +35,7 @@ pub use engine::{Engine, StoreOptions};
 pub use kv::{Batch, Kv, KvError, Row};
 pub use record::{
     Account, AccountKey, AcmeCertificate, AcmeOrder, AcmeState, Change, Committed, Event, EventKind,
-    EventUser, KeyMaterial, KeyPurpose, Outbox, PasswordHash, Purged, SecretText, Session, StoredKey,
+    EventUser, KeyMaterial, KeyPurpose, Origin, Outbox, PasswordHash, Purged, SecretText, Session, StoredKey,
 };
 
 /// Why the store did not do it. Nothing of the commit was applied.

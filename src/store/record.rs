@@ -14,7 +14,6 @@ pub use crate::token::keyring::{KeyMaterial, KeyPurpose, StoredKey};
 
 /// An account. `password` is a hash; nothing here is a plain secret.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "a row: each is a fact of its own")]
 pub struct Account {
     /// Never reused, also after the account is gone.
     pub id: UserId,
@@ -37,17 +36,81 @@ pub struct Account {
     pub disabled: bool,
     /// Access tokens of an older generation are refused.
     pub generation: u64,
-    /// Whether it was the app's before, and came by an import or by a first login: it is the one that the app
-    /// means by that name.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub imported: bool,
-    /// Whether the import brought its id along: then it is the one that the app means by that id.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub id_given: bool,
+    /// Where it came from.
+    #[serde(flatten, with = "origin_row")]
+    pub origin: Origin,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When this row last changed.
     pub updated_at: Timestamp,
+}
+
+/// Where an account came from, and so by which of its names the app means it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It was made here, by its owner or an operator. The app may have called somebody else so.
+    #[default]
+    Registered,
+    /// It came by a first login that the app vouched for: it is the one that the app means by that name.
+    Migrated,
+    /// It came by an import that gave it no id: as [`Origin::Migrated`].
+    Imported,
+    /// It came by an import with its id: the app means it by that, too.
+    ImportedWithId,
+}
+
+impl Origin {
+    /// Whether the app had the account before: then its name is the app's name for it.
+    #[must_use]
+    pub const fn is_the_app(self) -> bool {
+        match self {
+            Self::Registered => false,
+            Self::Migrated | Self::Imported | Self::ImportedWithId => true,
+        }
+    }
+
+    /// Whether its id is the app's id for it.
+    #[must_use]
+    pub const fn brought_its_id(self) -> bool {
+        match self {
+            Self::Registered | Self::Migrated | Self::Imported => false,
+            Self::ImportedWithId => true,
+        }
+    }
+}
+
+/// An [`Origin`] in a row: nothing for the usual one. Rows of before have two switches instead.
+mod origin_row {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Origin;
+
+    #[derive(Serialize, Deserialize)]
+    struct Row {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
+        #[serde(default, skip_serializing)]
+        imported: bool,
+        #[serde(default, skip_serializing)]
+        id_given: bool,
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(origin: &Origin, to: S) -> Result<S::Ok, S::Error> {
+        let origin = Some(*origin).filter(|origin| *origin != Origin::default());
+        Row { origin, imported: false, id_given: false }.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Origin, D::Error> {
+        let Row { origin, imported, id_given } = Row::deserialize(from)?;
+        let before = match (imported, id_given) {
+            (_, true) => Origin::ImportedWithId,
+            (true, false) => Origin::Imported,
+            (false, false) => Origin::Registered,
+        };
+        Ok(origin.unwrap_or(before))
+    }
 }
 
 /// A password's PHC string (`$argon2id$v=19$…`), or the text that other software has made of it
@@ -324,4 +387,32 @@ pub struct Purged {
     pub sessions: usize,
     /// Revocations past their end.
     pub revocations: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::account;
+
+    #[test]
+    fn where_an_account_came_from_is_kept_and_read_from_rows_of_before() {
+        let row = |origin| serde_json::to_value(Account { origin, ..account("al") }).expect("JSON");
+        for origin in [Origin::Registered, Origin::Migrated, Origin::Imported, Origin::ImportedWithId] {
+            let read: Account = serde_json::from_value(row(origin)).expect("an account");
+            assert_eq!(read, Account { origin, ..account("al") });
+        }
+        assert_eq!(row(Origin::ImportedWithId)["origin"], "imported_with_id");
+        for (switches, origin) in [
+            (&[][..], Origin::Registered),
+            (&["imported"], Origin::Imported),
+            (&["imported", "id_given"], Origin::ImportedWithId),
+        ] {
+            let mut before = row(Origin::Registered);
+            for switch in switches {
+                before[switch] = true.into();
+            }
+            let read: Account = serde_json::from_value(before).expect("an account");
+            assert_eq!(read.origin, origin, "{switches:?}");
+        }
+    }
 }

@@ -188,7 +188,7 @@ async fn an_export_is_an_import_elsewhere_and_nothing_new_at_home() {
         password_hash: Some(String::from(account.password).into()),
         password: None,
         disabled: account.disabled,
-        id_made_here: !account.id_given,
+        id_made_here: !account.origin.brought_its_id(),
         created_at: Some(account.created_at.rfc3339_millis()),
     };
     let lines: Vec<_> = world.accounts.export(None, 10).await.unwrap().into_iter().map(out).collect();
@@ -199,7 +199,8 @@ async fn an_export_is_an_import_elsewhere_and_nothing_new_at_home() {
     assert_eq!(other.accounts.show("al").await.unwrap().id.as_str(), "41");
     // A number that a gateway gave does not become one of the app's on the way.
     let there = other.accounts.export(None, 10).await.unwrap();
-    let given: Vec<_> = there.iter().filter(|account| account.id_given).map(|it| it.id.as_str()).collect();
+    let given: Vec<_> =
+        there.iter().filter(|account| account.origin.brought_its_id()).map(|it| it.id.as_str()).collect();
     assert_eq!(given, ["41"]);
 }
 

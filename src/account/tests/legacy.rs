@@ -8,7 +8,7 @@ use crate::clock::Clock as _;
 use crate::identity::SessionId;
 use crate::secret::Secret;
 use crate::settings::{LegacyAccount, LegacyAlgorithm, LegacyKey, LegacyTokenSettings, Registration};
-use crate::store::{Account, AccountKey, Change, Store as _, StoreError};
+use crate::store::{Account, AccountKey, Change, Origin, Store as _, StoreError};
 use crate::token::access::TokenError;
 use crate::token::revocation::RevocationKind;
 use crate::token::testing::{Forger, NOW};
@@ -58,7 +58,7 @@ async fn account(world: &World, name: &str) -> Account {
 async fn import(world: &World, like: &str, id: &str, name: &str) {
     let template = account(world, like).await;
     let (id, username) = (id.parse().unwrap(), Some(name.parse().unwrap()));
-    let imported = Account { id, username, email: None, id_given: true, ..template };
+    let imported = Account { id, username, email: None, origin: Origin::ImportedWithId, ..template };
     world.store.commit(vec![Change::InsertAccount(imported)]).await.unwrap();
 }
 
@@ -106,17 +106,16 @@ async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
     assert!(admit(&open, minted(alice.id.as_str(), created - 60)).await, "an id is nobody else's");
     // But a number may be: unless it came along, the app may have given it to somebody who did not come.
     let template = account(&open, "alice").await;
-    for (id, id_given) in [("8", false), ("9", true)] {
+    for (id, origin) in [("8", Origin::Imported), ("9", Origin::ImportedWithId)] {
         let username = Some(format!("number{id}").parse().unwrap());
-        let given =
-            Account { id: id.parse().unwrap(), username, imported: true, id_given, ..template.clone() };
+        let given = Account { id: id.parse().unwrap(), username, origin, ..template.clone() };
         open.store.commit(vec![Change::InsertAccount(given)]).await.unwrap();
-        assert_eq!(admit(&open, minted(id, created - 60)).await, id_given, "{id}");
+        assert_eq!(admit(&open, minted(id, created - 60)).await, origin.brought_its_id(), "{id}");
     }
     // One that came from the app is the app's, whenever it came.
     let template = account(&open, "alice").await;
     let username = Some("carol".parse().unwrap());
-    let carol = Account { id: "c-1".parse().unwrap(), username, imported: true, ..template };
+    let carol = Account { id: "c-1".parse().unwrap(), username, origin: Origin::Migrated, ..template };
     open.store.commit(vec![Change::InsertAccount(carol)]).await.unwrap();
     assert!(admit(&open, minted("carol", created - 60)).await);
     // Where nobody registers, the operator has made it.
