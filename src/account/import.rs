@@ -47,8 +47,10 @@ pub struct ImportUser {
     pub disabled: bool,
     /// RFC 3339, or `2024-01-31 12:00:00.5` in UTC, or seconds since the epoch; now when absent.
     pub created_at: Option<String>,
-    /// Whether a gateway gave the id, and not the app: an export says so.
-    pub id_made_here: bool,
+    /// How often everything of the account was ended before: an export says so.
+    pub generation: u64,
+    /// Where it came from, as an export says. When absent it comes from the app, with its id if it has one.
+    pub origin: Option<Origin>,
 }
 
 /// What has become of one line.
@@ -96,6 +98,7 @@ struct Plan {
     password: PlannedPassword,
     disabled: bool,
     created_at: Option<Timestamp>,
+    generation: u64,
     origin: Origin,
 }
 
@@ -359,11 +362,8 @@ impl Plan {
             _ => {}
         }
         Ok(Self {
-            origin: if id.is_some() && !line.id_made_here {
-                Origin::ImportedWithId
-            } else {
-                Origin::Imported
-            },
+            generation: generation(line.generation)?,
+            origin: origin(line.origin, id.is_some(), line.created_at.is_some())?,
             id,
             email_verified: line.email_verified && email.is_some(),
             username,
@@ -426,7 +426,7 @@ impl Plan {
             roles: self.roles,
             password,
             disabled: self.disabled,
-            generation: 0,
+            generation: self.generation,
             origin: self.origin,
             created_at: self.created_at.unwrap_or(now),
             updated_at: now,
@@ -464,6 +464,30 @@ fn roles(named: Option<Vec<String>>, settings: &Settings) -> Result<BTreeSet<Rol
         Err(ImportRefusal::new("unknown_role", format!("the configuration has no role {:?}", role.as_str())))
     };
     named.into_iter().map(known).collect()
+}
+
+/// No account comes near it, and each can still be ended as often again.
+const LATEST_GENERATION: u64 = u32::MAX as u64;
+
+fn generation(given: u64) -> Result<u64, ImportRefusal> {
+    if given <= LATEST_GENERATION {
+        return Ok(given);
+    }
+    Err(ImportRefusal::new("invalid_input", format!("generation: at most {LATEST_GENERATION}")))
+}
+
+/// An account of the app's, unless an export says otherwise; that one has to name what it is known again by.
+fn origin(given: Option<Origin>, has_id: bool, has_time: bool) -> Result<Origin, ImportRefusal> {
+    let refused = |why| Err(ImportRefusal::new("invalid_input", why));
+    match given {
+        None if has_id => Ok(Origin::ImportedWithId),
+        None => Ok(Origin::Imported),
+        Some(Origin::Registered) if !has_id || !has_time => {
+            refused("origin: who registered at another gateway has an id and a created_at")
+        }
+        Some(Origin::ImportedWithId) if !has_id => refused("origin: imported_with_id, and no id"),
+        Some(origin) => Ok(origin),
+    }
 }
 
 fn password(
@@ -504,13 +528,17 @@ fn password(
 
 /// A time as databases write it. What has no zone is UTC.
 fn time(text: &str) -> Result<Timestamp, ImportRefusal> {
+    /// The last second of the year 9999: an export can write it, and milliseconds are beyond it.
+    const LATEST: u64 = 253_402_300_799;
     let refused = || {
         let why = "created_at: not a time in UTC, like 2024-01-31T12:00:00Z or seconds since the epoch";
         ImportRefusal::new("invalid_input", why)
     };
-    let digits = text.split('.').next().unwrap_or_default();
-    if !digits.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return digits.parse().map(Timestamp::from_secs).map_err(|_| refused());
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if !digits.is_empty() && is_number(digits) && is_number(fraction) {
+        let secs = digits.parse().ok().filter(|secs| *secs <= LATEST);
+        return secs.map(Timestamp::from_secs).ok_or_else(refused);
     }
     let bare =
         ["Z", "+00:00", "+0000", "+00"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text);

@@ -4,6 +4,7 @@ use super::ask::Connection;
 use super::{CliError, Shell};
 use crate::control::command::{Confidential, UserRecord};
 use crate::control::{Answer, Command};
+use crate::store::Origin;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
@@ -64,12 +65,14 @@ fn cells(user: &UserRecord) -> Vec<String> {
         // Nothing would be the default roles.
         user.roles.as_ref().map_or_else(String::new, |roles| match roles.as_slice() {
             [] => "-".to_owned(),
+            [role] if role == "-" => "-,".to_owned(),
             roles => roles.join(","),
         }),
         user.password_hash.as_ref().map_or_else(String::new, |hash: &Confidential| hash.expose().to_owned()),
         user.disabled.to_string(),
         or_empty(&user.created_at),
-        user.id_made_here.to_string(),
+        user.generation.to_string(),
+        user.origin.map_or("", Origin::word).to_owned(),
     ]
 }
 

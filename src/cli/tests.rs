@@ -1,5 +1,7 @@
 //! The commands as people run them, on a store of their own or through an admin socket.
 
+mod moving;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;

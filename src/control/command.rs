@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Email, Role, SessionId, TokenId, UserId};
 use crate::secret::Secret;
+use crate::store::Origin;
 
 /// A password or a token on its way: masked in `Debug`, written out by serde.
 #[derive(Clone, Serialize, Deserialize)]
@@ -305,9 +306,12 @@ pub struct UserRecord {
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
-    /// Whether a gateway gave the id, and not the app.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub id_made_here: bool,
+    /// How often everything of it was ended before.
+    #[serde(default)]
+    pub generation: u64,
+    /// Where it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// What has become of a line.

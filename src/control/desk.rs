@@ -421,7 +421,8 @@ impl From<UserRecord> for ImportUser {
             password_hash: record.password_hash.map(Confidential::into_secret),
             password: record.password.map(Confidential::into_secret),
             disabled: record.disabled,
-            id_made_here: record.id_made_here,
+            generation: record.generation,
+            origin: record.origin,
             created_at: record.created_at,
         }
     }
@@ -438,10 +439,11 @@ impl From<Account> for UserRecord {
             roles: Some(account.roles.iter().map(ToString::to_string).collect()),
             password_hash: Some(String::from(account.password).into()),
             password: None,
-            id_made_here: !account.origin.brought_its_id(),
             disabled: account.disabled,
             // To the millisecond: by it an account is known again.
             created_at: Some(account.created_at.rfc3339_millis()),
+            generation: account.generation,
+            origin: Some(account.origin),
         }
     }
 }

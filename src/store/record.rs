@@ -61,6 +61,20 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Every origin.
+    pub const ALL: [Self; 4] = [Self::Registered, Self::Migrated, Self::Imported, Self::ImportedWithId];
+
+    /// As exports and rows name it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Migrated => "migrated",
+            Self::Imported => "imported",
+            Self::ImportedWithId => "imported_with_id",
+        }
+    }
+
     /// Whether the app had the account before: then its name is the app's name for it.
     #[must_use]
     pub const fn is_the_app(self) -> bool {
@@ -397,7 +411,8 @@ mod tests {
     #[test]
     fn where_an_account_came_from_is_kept_and_read_from_rows_of_before() {
         let row = |origin| serde_json::to_value(Account { origin, ..account("al") }).expect("JSON");
-        for origin in [Origin::Registered, Origin::Migrated, Origin::Imported, Origin::ImportedWithId] {
+        for origin in Origin::ALL {
+            assert_eq!(serde_json::to_value(origin).expect("JSON"), origin.word());
             let read: Account = serde_json::from_value(row(origin)).expect("an account");
             assert_eq!(read, Account { origin, ..account("al") });
         }

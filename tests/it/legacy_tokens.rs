@@ -309,6 +309,55 @@ fn what_ends_an_accounts_tokens_ends_those_of_the_app() {
     refuses(&world, &token, "revoked_token", "logged out everywhere");
 }
 
+/// What a second gateway is told by an export: what has ended the app's tokens at the first one, and by which
+/// of its names the app means an account.
+#[test]
+fn what_ended_the_apps_tokens_at_one_gateway_has_ended_them_at_the_next() {
+    let one = world();
+    let hours_ago = jwt::now() - 7200;
+    let old = |sub: &str| mint(&json!({"sub": sub, "iat": hours_ago}));
+    for name in ["everywhere", "changer", "operator", "enabled", "same"] {
+        let line = json!({"id": format!("{name}-1"), "username": name, "password": crate::support::PASSWORD});
+        one.cli_with(&["user", "import", "-", "--format", "jsonl"], &line.to_string(), &[]).succeeds();
+        one.passes(get("/x").bearer(old(name))).0.expect(200);
+    }
+    one.ask(post("/auth/logout-all").bearer(one.login("everywhere").access)).expect(200);
+    let body =
+        json!({"current_password": crate::support::PASSWORD, "new_password": "another horse entirely"});
+    one.ask(post("/auth/password").bearer(one.login("changer").access).json(body)).expect(200);
+    one.cli(&["user", "logout", "operator"]).succeeds();
+    one.cli(&["user", "disable", "enabled"]).succeeds();
+    one.cli(&["user", "enable", "enabled"]).succeeds();
+    // Whoever took a name after the token was minted is somebody else, there as here.
+    one.register("newcomer").expect(201);
+    refuses(&one, &old("newcomer"), "invalid_token", "minted before there was such an account");
+
+    for format in ["jsonl", "csv"] {
+        let exported = one.cli(&["user", "export", "--format", format]).succeeds().stdout;
+        let next = world();
+        let import = ["user", "import", "-", "--format", format];
+        let said = next.cli_with(&import, &exported, &[]).succeeds().stdout;
+        assert_eq!(said, "6 created, 0 unchanged, 0 refused\n");
+        for name in ["everywhere", "changer", "operator", "enabled"] {
+            for sub in [name.to_owned(), format!("{name}-1")] {
+                refuses(&one, &old(&sub), "revoked_token", &sub);
+                refuses(&next, &old(&sub), "revoked_token", &sub);
+            }
+        }
+        refuses(&next, &old("newcomer"), "invalid_token", "registered since, at the first one");
+        for sub in ["same", "same-1"] {
+            next.passes(get("/x").bearer(old(sub))).0.expect(200);
+        }
+        next.login("everywhere");
+        // And the next end is one, too.
+        next.cli(&["user", "logout", "same"]).succeeds();
+        refuses(&next, &old("same"), "revoked_token", "logged out by the second one");
+        let said = next.cli_with(&import, &exported, &[]).succeeds().stdout;
+        assert_eq!(said, "0 created, 6 unchanged, 0 refused\n");
+        refuses(&next, &old("same"), "revoked_token", "an import undoes nothing");
+    }
+}
+
 #[test]
 fn a_logout_ends_one_token_and_is_remembered() {
     let mut world = world();

@@ -188,7 +188,8 @@ async fn an_export_is_an_import_elsewhere_and_nothing_new_at_home() {
         password_hash: Some(String::from(account.password).into()),
         password: None,
         disabled: account.disabled,
-        id_made_here: !account.origin.brought_its_id(),
+        generation: account.generation,
+        origin: Some(account.origin),
         created_at: Some(account.created_at.rfc3339_millis()),
     };
     let lines: Vec<_> = world.accounts.export(None, 10).await.unwrap().into_iter().map(out).collect();

@@ -25,7 +25,7 @@ use crate::identity::Email;
 use crate::settings::Settings;
 
 /// What a file may say of an account.
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 12] = [
     "id",
     "username",
     "email",
@@ -35,7 +35,8 @@ pub(super) const FIELDS: [&str; 11] = [
     "password_hash",
     "disabled",
     "created_at",
-    "id_made_here",
+    "generation",
+    "origin",
     "password",
 ];
 

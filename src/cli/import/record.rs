@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::super::CliError;
 use super::{FIELDS, Form};
 use crate::control::command::{Confidential, UserRecord};
+use crate::store::Origin;
 
 /// Columns or members without a use that are named; a file may have more.
 const NAMED: usize = 32;
@@ -164,7 +165,8 @@ impl Reader {
             password: text("password")?.map(Confidential::from),
             disabled: switch("disabled")?,
             created_at: text("created_at")?,
-            id_made_here: switch("id_made_here")?,
+            generation: whole("generation", members.get(self.column("generation").0))?,
+            origin: origin(text("origin")?)?,
         })
     }
 }
@@ -208,6 +210,23 @@ fn text(field: &str, value: Option<&Value>) -> Result<Option<String>, String> {
         Some(Value::Number(number)) if matches!(field, "id" | "created_at") => Ok(Some(number.to_string())),
         Some(_) => Err(format!("{field}: not text")),
     }
+}
+
+fn whole(field: &str, value: Option<&Value>) -> Result<u64, String> {
+    let number = match value {
+        None | Some(Value::Null) => Some(0),
+        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(_) => None,
+    };
+    number.ok_or_else(|| format!("{field}: not a whole number"))
+}
+
+fn origin(word: Option<String>) -> Result<Option<Origin>, String> {
+    let Some(word) = word else { return Ok(None) };
+    let known = Origin::ALL.into_iter().find(|origin| origin.word() == word);
+    let words = || Origin::ALL.map(Origin::word).join(", ");
+    known.map(Some).ok_or_else(|| format!("origin: none of {}", words()))
 }
 
 fn switch(field: &str, value: Option<&Value>) -> Result<Option<bool>, String> {
