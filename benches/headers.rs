@@ -100,6 +100,7 @@ fn inward<'a>(
         peer,
         identity: Some(Rc::<IdentityHeaders>::clone(identity)),
         is_ours,
+        is_preflight: false,
         request_id,
     }
 }

@@ -237,6 +237,7 @@ impl<'s> Judge<'s> {
             method: &question.method,
             who,
             rule: None,
+            preflight: PreflightMode::Deny,
             judgement: Judgement {
                 host: None,
                 path: None,
@@ -272,7 +273,7 @@ impl<'s> Judge<'s> {
         Ok(Outcome::Pass(self.forwarded(&permit, question, uri, path.into_owned(), caller)))
     }
 
-    fn row(&self, index: RouteIndex, policy: &Policy) -> RouteRow {
+    fn row(&self, index: RouteIndex, policy: &Policy, preflight: PreflightMode) -> RouteRow {
         let route = match index {
             RouteIndex::Own(_) => None,
             RouteIndex::Route(index) => self.settings.routes.get(index),
@@ -284,7 +285,7 @@ impl<'s> Judge<'s> {
                 Some(RouteMode::Report) => REPORT,
                 Some(RouteMode::Enforce) | None => "enforce",
             },
-            preflight: match route.map_or_else(|| self.own_preflight(), |route| route.preflight) {
+            preflight: match preflight {
                 PreflightMode::Deny => "deny",
                 PreflightMode::Answer => ANSWER,
                 PreflightMode::Upstream => UPSTREAM,
@@ -306,11 +307,6 @@ impl<'s> Judge<'s> {
                 std::iter::once(first.as_str()).chain(or_roles).collect::<Vec<_>>().join(" or ")
             }),
         }
-    }
-
-    /// With `[cors]` our endpoints answer.
-    fn own_preflight(&self) -> PreflightMode {
-        if self.settings.cors.is_on() { PreflightMode::Answer } else { PreflightMode::Deny }
     }
 
     /// Our own rules that were not taken are of no interest to anybody.
@@ -356,6 +352,7 @@ impl<'s> Judge<'s> {
                 peer: &peer,
                 identity,
                 is_ours: &|_, _| true,
+                is_preflight: false,
                 request_id: HeaderValue::from_static("(id)"),
             },
         );
@@ -381,6 +378,8 @@ struct Notes<'w> {
     method: &'w Method,
     who: &'w Who,
     rule: Option<RouteIndex>,
+    /// What becomes of the preflight that a browser would send before.
+    preflight: PreflightMode,
     judgement: Judgement,
 }
 
@@ -391,6 +390,8 @@ impl<'w> Witness for Notes<'w> {
     fn arrived(&mut self, Inbound { path, host }: &Inbound<'_>) {
         self.judgement.host = Some(host.as_str().to_owned());
         self.judgement.path = Some(path.as_str().to_owned());
+        let preflight = self.judge.rules.preflight(host, path, self.method);
+        self.preflight = preflight.map_or(PreflightMode::Deny, |(_, rule)| rule.preflight());
         let mut others = self.judge.rules.table().explain(host, path, self.method);
         // Those that nearly won come first.
         others.sort_by_key(|(_, why)| match why {
@@ -403,7 +404,7 @@ impl<'w> Witness for Notes<'w> {
 
     fn matched(&mut self, rule: RouteIndex, policy: Option<&Policy>) {
         self.rule = Some(rule);
-        self.judgement.route = policy.map(|policy| self.judge.row(rule, policy));
+        self.judgement.route = policy.map(|policy| self.judge.row(rule, policy, self.preflight));
     }
 
     fn caller(&mut self) -> Result<Authentication<&'w Principal>, Stop> {

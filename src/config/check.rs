@@ -42,6 +42,7 @@ impl Parts<'_> {
         self.warn_of_open_doors();
         self.warn_of_reporting();
         self.warn_of_closed_windows();
+        self.warn_of_preflights_of_others();
     }
 
     /// No route is no mistake that could hurt (nothing is forwarded), but hardly meant.
@@ -302,10 +303,6 @@ impl Parts<'_> {
                 && route.settings.policy.access() == Access::Authenticated
         };
         // A route of its own for OPTIONS says that somebody has thought of it.
-        let names_options = |route: &RouteRead| match &route.settings.rule.methods {
-            MethodSet::Any => false,
-            MethodSet::Only(methods) => methods.contains(&http::Method::OPTIONS),
-        };
         if !self.cors.is_on() || self.routes.iter().any(names_options) {
             return;
         }
@@ -324,6 +321,28 @@ impl Parts<'_> {
         self.reader.push(problem);
     }
 
+    /// A route that names OPTIONS decides on preflights of its path, whatever the path's other routes say.
+    fn warn_of_preflights_of_others(&self) {
+        for naming in self.routes.iter().filter(|route| names_options(route)) {
+            let rule = &naming.settings.rule;
+            let says_in_vain = |route: &&RouteRead| {
+                let other = &route.settings;
+                other.preflight != PreflightMode::Deny
+                    && !names_options(route)
+                    && other.rule.host == rule.host
+                    && other.rule.path.covers(&rule.path, self.case)
+                    && rule.path.covers(&other.rule.path, self.case)
+            };
+            let Some(first) = self.routes.iter().find(says_in_vain) else { continue };
+            let path = quote(first.settings.rule.path.as_str());
+            let message =
+                format!("preflight says nothing on the route {path}: another one names OPTIONS there");
+            let problem = Problem::warning(message, self.reader.place(&first.preflight))
+                .note("that one decides", self.reader.place(&naming.path));
+            self.reader.push(problem);
+        }
+    }
+
     /// Whether a fresh account passes.
     fn anybody_passes(&self, policy: &Policy) -> bool {
         if policy.access() != Access::Authenticated || policy.owner().is_some() {
@@ -333,6 +352,13 @@ impl Parts<'_> {
         let any_of = policy.any_of();
         (any_of.is_empty() || any_of.iter().any(|role| fresh.contains(role)))
             && policy.all_of().iter().all(|role| fresh.contains(role))
+    }
+}
+
+fn names_options(route: &RouteRead) -> bool {
+    match &route.settings.rule.methods {
+        MethodSet::Any => false,
+        MethodSet::Only(methods) => methods.contains(&http::Method::OPTIONS),
     }
 }
 

@@ -280,7 +280,8 @@ impl Gateway {
                 if parts.method == Method::OPTIONS && is_last_hop(&mut parts.headers) {
                     return Ok(record.answered(options_reply()));
                 }
-                let mut request = self.prepare(&permit, parts, body, path, arrival, &caller, record)?;
+                let about = (&caller, preflight);
+                let mut request = self.prepare(&permit, parts, body, path, arrival, about, record)?;
                 self.forward(&mut request, &caller, record).await
             }
         }
@@ -330,7 +331,7 @@ impl Gateway {
         body: ClientBody,
         path: Option<CanonicalPath<'static>>,
         arrival: Arrival<'_>,
-        caller: &Authentication<Rc<Caller<IdentityHeaders>>>,
+        (caller, is_preflight): (&Authentication<Rc<Caller<IdentityHeaders>>>, bool),
         record: &Record<'_>,
     ) -> Result<UpstreamRequest<'p>, Rejection> {
         // A caller was found: then the request has one credential, and it is that line. Elsewhere each
@@ -352,6 +353,7 @@ impl Gateway {
                 Authentication::Authenticated(caller) => Some(Rc::<Caller<_>>::clone(caller)),
             },
             is_ours: &is_ours,
+            is_preflight,
             request_id: record.request_id.to_value(),
         };
         Ok(self.proxy.prepare(permit, inward, body)?)

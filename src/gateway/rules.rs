@@ -9,7 +9,9 @@ use crate::api::{ENDPOINTS, Endpoint, EndpointSpec};
 use crate::authz::{Access, Guarded, Policy};
 use crate::metrics::worker::LabelTexts;
 use crate::proxy::UpstreamRoute;
-use crate::route::{MethodSet, PathPattern, RouteIndex, RouteRule, RouteTable, TableError};
+use crate::route::{
+    CanonicalPath, Found, Host, MethodSet, PathPattern, RouteIndex, RouteRule, RouteTable, TableError,
+};
 use crate::settings::{AuthSettings, PreflightMode, RouteMode, RouteSettings, Settings, WELL_KNOWN_JWKS};
 
 /// What stands behind a policy.
@@ -68,6 +70,24 @@ impl Rules {
     #[must_use]
     pub const fn table(&self) -> &RouteTable<Guarded<Target>> {
         &self.table
+    }
+
+    /// The rule that takes the preflight of a request with this method, whoever asks; `None` where it is
+    /// judged like any other OPTIONS: where the rule says so, and where another one names OPTIONS.
+    #[must_use]
+    pub fn preflight(
+        &self,
+        host: &Host<'_>,
+        path: &CanonicalPath<'_>,
+        method: &Method,
+    ) -> Option<(RouteIndex, &Guarded<Target>)> {
+        let Found::Route { index, target, .. } = self.table.find(host, path, method) else { return None };
+        if target.preflight() == PreflightMode::Deny {
+            return None;
+        }
+        // What is said of OPTIONS in so many words counts for more than what another rule says of its kind.
+        let named = self.table.naming(host, path, &Method::OPTIONS);
+        named.is_none_or(|named| named == index).then_some((index, target))
     }
 
     /// What a rule is called: its pattern, with the host in front when it has one.

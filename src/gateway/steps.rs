@@ -111,7 +111,7 @@ pub fn decide<'t, 'r, W: Witness>(
     // A preflight is for the rule of the request that it comes before, and that rule may take it. Where it
     // does not, nothing is different from any other OPTIONS.
     if let Some(method) = &asked.preflight
-        && let Found::Route { index, target, .. } = rules.table().find(&host, &path, method)
+        && let Some((index, target)) = rules.preflight(&host, &path, method)
     {
         let taken = match target.preflight() {
             PreflightMode::Deny => None,

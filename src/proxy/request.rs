@@ -30,6 +30,8 @@ pub struct Inward<'a> {
     pub identity: Option<Rc<dyn AsRef<HeaderLines>>>,
     /// Which header lines hold a token of ours.
     pub is_ours: &'a dyn Fn(&HeaderName, &HeaderValue) -> bool,
+    /// Whether it passes as a preflight: without asking who asks, and so without anything that says it.
+    pub is_preflight: bool,
     /// The request's id.
     pub request_id: HeaderValue,
 }
@@ -70,7 +72,9 @@ pub(super) fn head(permit: &Permit<'_, UpstreamRoute>, rules: &HeaderRules, inwa
     let handshake = Handshake::of(&parts);
     let forwarding = rules.forwarding(inward.peer, &parts.headers);
     rules.strip_request(&mut parts.headers);
-    if !route.forward_authorization {
+    if inward.is_preflight {
+        rules.strip_every_credential(&mut parts.headers);
+    } else if !route.forward_authorization {
         strip_credentials(&mut parts.headers, inward.is_ours);
     }
     let own = OwnHeaders {

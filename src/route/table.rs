@@ -246,15 +246,20 @@ impl<T> RouteTable<T> {
         method: &Method,
     ) -> Found<'t, 'p, T> {
         let mut values = Values::default();
-        let first = self.walk(host, path, &mut values, ControlFlow::Break);
-        let ControlFlow::Break(pattern) = first else { return Found::NoRoute };
-        let pattern = &self.patterns[pattern];
+        let Some(pattern) = self.deciding(host, path, &mut values) else { return Found::NoRoute };
         match self.by_method(pattern, method) {
             Some(Entry { index, names, target, .. }) => {
                 Found::Route { index: *index, target, params: Params::new(names, values) }
             }
             None => Found::MethodNotAllowed { allow: &pattern.allow, index: self.first(pattern) },
         }
+    }
+
+    /// The rule that takes the request and says so of this very method, not of every one.
+    pub fn naming(&self, host: &Host<'_>, path: &CanonicalPath<'_>, method: &Method) -> Option<RouteIndex> {
+        let pattern = self.deciding(host, path, &mut Values::default())?;
+        let entry = self.by_method(pattern, method)?;
+        (entry.rule.methods != MethodSet::Any).then_some(entry.index)
     }
 
     /// For every rule that does not take the request: why. From the same walk as
@@ -331,6 +336,19 @@ impl<T> RouteTable<T> {
         let mut routes: Vec<usize> = entries.filter_map(Entry::route).map(|(index, _)| index).collect();
         routes.sort_unstable();
         routes
+    }
+
+    /// The most specific pattern, of which one rule takes the request or none does.
+    fn deciding<'p>(
+        &self,
+        host: &Host<'_>,
+        path: &'p CanonicalPath<'_>,
+        values: &mut Values<'p>,
+    ) -> Option<&Pattern> {
+        match self.walk(host, path, values, ControlFlow::Break) {
+            ControlFlow::Break(pattern) => Some(&self.patterns[pattern]),
+            ControlFlow::Continue(()) => None,
+        }
     }
 
     /// Visits the patterns that match, in the order in which they decide; see [`Trie::walk`].

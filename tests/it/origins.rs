@@ -213,6 +213,76 @@ fn a_preflight_goes_to_the_app_without_a_caller_and_everything_else_stays_out() 
 }
 
 #[test]
+fn a_route_that_names_options_decides_before_what_another_says_of_preflights() {
+    let world = World::with(|c| {
+        cors(c)
+            .set("auth", "paths", "{ \"/signin\" = \"login\" }")
+            .route("path = \"/a/{id}\"\nmethods = [\"GET\"]\npreflight = \"upstream\"")
+            .route("path = \"/a/{id}\"\nmethods = [\"PUT\"]\npreflight = \"answer\"")
+            .route("path = \"/a/{id}\"\nmethods = [\"OPTIONS\"]\nroles = [\"admin\"]")
+            .route("path = \"/both\"\nmethods = [\"GET\", \"OPTIONS\"]\npreflight = \"upstream\"")
+            .route("path = \"/below/**\"\nmethods = [\"OPTIONS\"]\nroles = [\"admin\"]")
+            .route("path = \"/below/x\"\nmethods = [\"GET\"]\npreflight = \"upstream\"")
+            .route("path = \"/signin\"\nmethods = [\"OPTIONS\"]\nroles = [\"admin\"]")
+            .test("request = \"OPTIONS /a/1\"\nanonymous = true\nexpect = 401")
+            .test("request = \"OPTIONS /a/1\"\nroles = [\"user\"]\nexpect = 403")
+    });
+    let (admin, user) = (world.user_with("root-ann", &["admin"]), world.user("alice"));
+    for (path, method) in [("/a/1", "GET"), ("/a/1", "PUT"), ("/signin", "POST")] {
+        world.refuses(preflight(path, method), 401, "missing_token");
+        world.refuses(preflight(path, method).bearer(&user.access), 403, "forbidden");
+        let (_, seen) = world.passes(preflight(path, method).bearer(&admin.access));
+        assert_eq!(seen.header("x-auth-user"), Some("root-ann"), "{path}: as any other request");
+    }
+    // One that says both of itself means what it says; one of another pattern says nothing here.
+    for (path, method) in [("/both", "GET"), ("/below/x", "GET")] {
+        world.passes(preflight(path, method)).0.expect(200);
+    }
+    for (url, expected) in [("/a/1", "deny"), ("/both", "upstream"), ("/below/x", "upstream")] {
+        let told = world.cli(&["explain", "GET", url, "--json"]).exits(0).json();
+        assert_eq!(told["route"]["preflight"], expected, "{url}");
+    }
+    let told = world.cli(&["explain", "OPTIONS", "/a/1", "--json"]).exits(0).json();
+    assert_eq!((&told["status"], &told["code"]), (&401.into(), &"missing_token".into()), "{told}");
+    let said = world.cli(&["check"]).exits(0).said();
+    assert!(said.contains("2 tests passed"), "{said}");
+    assert!(said.contains("preflight says nothing on the route \"/a/{id}\""), "{said}");
+}
+
+#[test]
+fn a_preflight_that_goes_to_the_app_brings_no_credential_of_any_kind() {
+    let world = World::with(|c| {
+        cors(c).route("path = \"/open/**\"\npreflight = \"upstream\"\nforward_authorization = true")
+    });
+    let alice = world.user("alice");
+    let credentials = |request: Request| {
+        request
+            .header("Authorization", "Basic dTpw")
+            .header("Authorization", format!("Bearer {}", alice.access))
+            .header("Cookie", "session=1")
+            .header("Cookie", "other=2")
+            .header("X-Access-Token", "somebody's")
+            .header("x_access_token", &alice.access)
+            .header("Proxy-Authorization", "Basic dTpw")
+            .header("X-Auth-User", "root-ann")
+    };
+    for path in ["/passed/x?a=1", "/open/x"] {
+        let asked = credentials(preflight(path, "DELETE")).header("Access-Control-Request-Headers", "cookie");
+        let (_, seen) = world.passes(asked);
+        assert_eq!((seen.target.as_str(), seen.body.len()), (path, 0));
+        assert_eq!(seen.header("access-control-request-headers"), Some("cookie"));
+        for (name, value) in &seen.headers {
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            let secret = ["authorization", "cookie", "x-access-token", "x-auth-user", "proxy-authorization"];
+            assert!(!secret.contains(&name.as_str()), "{path}: {name}: {value}");
+        }
+    }
+    // What is no preflight keeps what is the app's.
+    let (_, seen) = world.passes(get("/public/x").header("Origin", PAGE).header("Cookie", "session=1"));
+    assert_eq!(seen.header("cookie"), Some("session=1"));
+}
+
+#[test]
 fn a_body_makes_no_preflight_with_http2_either() {
     let world = World::with(|c| cors(c).set("server", "h2c", "true"));
     let request = || {

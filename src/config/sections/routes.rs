@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::super::origin::{Origin, Place};
-use super::super::reader::Section;
+use super::super::reader::{Read, Section};
 use super::super::tree::{Kind, Node};
 use super::super::value::{Fault, Size, Spot, Value, nearest, parse, quote};
 use super::roles::Roles;
@@ -32,6 +32,8 @@ pub(in super::super) struct RouteRead {
     pub(in super::super) path: Origin,
     /// Where its mode stands.
     pub(in super::super) mode: Origin,
+    /// Where its preflight stands.
+    pub(in super::super) preflight: Origin,
 }
 
 /// A host as a route names it.
@@ -90,10 +92,17 @@ fn read_one(
         body_bytes,
         forward_authorization,
         mode: mode.value,
-        preflight,
+        preflight: preflight.value,
         place: place_of(table),
     };
-    Some(RouteRead { settings, origin: table.origin().clone(), path: path.origin, mode: mode.origin })
+    let preflight = preflight.origin;
+    Some(RouteRead {
+        settings,
+        origin: table.origin().clone(),
+        path: path.origin,
+        mode: mode.origin,
+        preflight,
+    })
 }
 
 /// `FILE:LINE`, or who named it.
@@ -104,14 +113,14 @@ pub(super) fn place_of(table: &Section<'_>) -> String {
     }
 }
 
-fn read_preflight(table: &Section<'_>, cors: bool) -> PreflightMode {
+fn read_preflight(table: &Section<'_>, cors: bool) -> Read<PreflightMode> {
     let preflight = table.get("preflight", PreflightMode::Deny);
     if preflight.value == PreflightMode::Answer && !cors {
         let label = table.label("preflight");
         let message = format!("{label}: \"answer\" needs [cors] origins: there is nobody to say yes to");
         table.reader().error(message, &preflight.origin);
     }
-    preflight.value
+    preflight
 }
 
 fn read_methods(table: &Section<'_>) -> MethodSet {

@@ -81,6 +81,29 @@ help: browsers ask first, without the token, and are refused; preflight = \"answ
 }
 
 #[test]
+fn a_preflight_that_another_route_decides() {
+    let text = |methods: &str| {
+        format!(
+            "{UPSTREAM}[[route]]\npath = \"/a/{{x}}\"\nmethods = [\"GET\"]\npreflight = \"upstream\"\n[[route]]\npath = \"/A/{{y}}\"\nmethods = [{methods}]\n"
+        )
+    };
+    assert_eq!(
+        warnings(&text("\"OPTIONS\"")),
+        ["warning: preflight says nothing on the route \"/a/{x}\": another one names OPTIONS there
+ --> config.toml:7:13
+  |
+7 | preflight = \"upstream\"
+  |             ^^^^^^^^^^
+note: that one decides
+ --> config.toml:9:8
+  |
+9 | path = \"/A/{y}\"
+  |        ^^^^^^^^"]
+    );
+    assert_eq!(warnings(&text("\"PUT\"")), [""; 0]);
+}
+
+#[test]
 fn a_host_route_that_hides_a_stricter_one() {
     let text = format!(
         "{UPSTREAM}[[route]]\npath = \"/admin/**\"\nroles = [\"admin\"]\n[[route]]\npath = \"/**\"\nhost = \"a.example.com\"\n"
