@@ -1,13 +1,21 @@
-//! Whether tokens, secrets and the app behind fit together: combinations that load and then let nobody in,
-//! or share a secret for nothing.
+//! Whether tokens, secrets, pages and the app behind fit together: combinations that load and then let nobody
+//! in, or share a secret for nothing.
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use super::origin::Origin;
 use super::problem::Problem;
 use super::reader::Reader;
 use super::sections::auth::AuthRead;
+use super::sections::cors::CorsRead;
 use super::sections::legacy::LegacyRead;
 use super::sections::routes::RouteRead;
 use super::sections::tokens::TokensRead;
-use crate::settings::{LegacyAccount, LegacyAlgorithm, LegacyKey, Registration, SigningAlgorithm};
+use super::value::quote;
+use crate::settings::{
+    CredentialForm, LegacyAccount, LegacyAlgorithm, LegacyKey, Registration, SigningAlgorithm,
+};
 
 /// What has to fit.
 pub(super) struct Parts<'a> {
@@ -15,6 +23,7 @@ pub(super) struct Parts<'a> {
     pub(super) auth: &'a AuthRead,
     pub(super) tokens: &'a TokensRead,
     pub(super) legacy: &'a [LegacyRead],
+    pub(super) cors: &'a CorsRead,
     pub(super) routes: &'a [RouteRead],
 }
 
@@ -31,6 +40,7 @@ pub(super) fn check(parts: &Parts<'_>) {
         parts.warn_of_shared_for_nothing();
     }
     parts.warn_of_names_for_the_taking();
+    parts.warn_of_tokens_that_pages_cannot_show();
 }
 
 impl Parts<'_> {
@@ -106,6 +116,37 @@ impl Parts<'_> {
                     "import every account first, or use account = \"id\", or close registration until then",
                 );
             self.reader.push(problem);
+        }
+    }
+
+    /// A browser lets a page of another origin set only the headers that it was told of, and says no to the
+    /// page alone: here nothing would be seen of it.
+    fn warn_of_tokens_that_pages_cannot_show(&self) {
+        let cors = &self.cors.settings;
+        if !cors.is_on() {
+            return;
+        }
+        let mut missing: Vec<HeaderName> = Vec::new();
+        for form in &self.tokens.settings.accept {
+            let header = match form {
+                CredentialForm::Bearer | CredentialForm::Jwt => AUTHORIZATION,
+                CredentialForm::XAccessToken => HeaderName::from_static("x-access-token"),
+            };
+            if !cors.headers.contains(&header) && !missing.contains(&header) {
+                missing.push(header);
+            }
+        }
+        for header in missing {
+            let message = format!(
+                "pages of the origins in [cors] cannot present a token in {header}, which tokens.accept takes"
+            );
+            let named = cors.headers.iter().chain([&header]).map(|name| quote(name.as_str()));
+            let named: Vec<String> = named.collect();
+            let help = format!("[cors] headers = [{}]", named.join(", "));
+            let (headers, accept) = (&self.cors.headers, &self.tokens.accept);
+            // One of the two was written: by themselves they fit.
+            let written = if *headers == Origin::Default { accept } else { headers };
+            self.reader.push(Problem::warning(message, self.reader.place(written)).help(help));
         }
     }
 }

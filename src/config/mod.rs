@@ -205,7 +205,7 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
     let around = routes::Surroundings {
         roles: &roles,
         upstreams: &upstreams,
-        cors: cors.is_on(),
+        cors: cors.settings.is_on(),
         forward_authorization: identity.forward_authorization,
     };
     let (routes, routes_written) = routes::read(&root, &around);
@@ -216,13 +216,20 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
         auth: &auth,
         roles: &roles,
         upstreams: &upstreams,
-        cors: &cors,
+        cors: &cors.settings,
         routes: &routes,
         routes_written,
         case: server.path_case,
     };
     parts.check();
-    fit::check(&fit::Parts { reader, auth: &auth, tokens: &tokens, legacy: &legacy, routes: &routes });
+    fit::check(&fit::Parts {
+        reader,
+        auth: &auth,
+        tokens: &tokens,
+        legacy: &legacy,
+        cors: &cors,
+        routes: &routes,
+    });
     root.finish();
     Some(Settings {
         server,
@@ -233,7 +240,7 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
         roles: roles.table,
         tokens: tokens.settings,
         identity,
-        cors,
+        cors: cors.settings,
         events,
         upstreams: upstreams.into_iter().map(|upstream| upstream.settings).collect(),
         routes: routes.into_iter().map(|route| route.settings).collect(),

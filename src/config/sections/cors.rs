@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::super::origin;
 use super::super::reader::Section;
 use super::super::tree::Node;
 use super::super::value::{Fault, Spot, Value, parse, quote};
@@ -94,11 +95,17 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
     Ok(Origin::This(written))
 }
 
-pub(in super::super) fn read(root: &Section<'_>) -> CorsSettings {
+/// What was read, and where its keys stand that have to fit to others.
+pub(in super::super) struct CorsRead {
+    pub(in super::super) settings: CorsSettings,
+    pub(in super::super) headers: origin::Origin,
+}
+
+pub(in super::super) fn read(root: &Section<'_>) -> CorsRead {
     let cors = root.table("cors", "cors");
     let origins = cors.get_if("origins", Vec::<Spot<Origin>>::new(), |origins| judge_origins(origins));
     let names = ["authorization", "content-type"].map(|name| Settable(HeaderName::from_static(name)));
-    let headers = cors.get("headers", default_list(names)).value;
+    let headers = cors.get("headers", default_list(names));
     let credentials = cors.get("credentials", false);
     let max_age = cors.get_if("max_age", 10 * MINUTE, |age| {
         lasts(std::time::Duration::ZERO, DAY)(age)?;
@@ -111,7 +118,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> CorsSettings {
         cors.reader().error(message, &credentials.origin);
     }
     cors.finish();
-    CorsSettings {
+    let settings = CorsSettings {
         origins: if any {
             CorsOrigins::Any
         } else {
@@ -121,10 +128,11 @@ pub(in super::super) fn read(root: &Section<'_>) -> CorsSettings {
             });
             CorsOrigins::These(listed.collect())
         },
-        headers: headers.into_iter().map(|spot| spot.value.0).collect(),
+        headers: headers.value.into_iter().map(|spot| spot.value.0).collect(),
         credentials: credentials.value,
         max_age: max_age.value,
-    }
+    };
+    CorsRead { settings, headers: headers.origin }
 }
 
 fn judge_origins(origins: &[Spot<Origin>]) -> Result<(), String> {

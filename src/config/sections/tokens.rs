@@ -18,6 +18,7 @@ use crate::settings::{ClaimSource, CredentialForm, RESERVED_CLAIMS, SigningAlgor
 pub(in super::super) struct TokensRead {
     pub(in super::super) settings: TokenSettings,
     pub(in super::super) algorithm: Origin,
+    pub(in super::super) accept: Origin,
     /// Whether somebody wrote the audience.
     pub(in super::super) audience_given: bool,
 }
@@ -40,6 +41,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> TokensRead {
     let grace = tokens.get_if("refresh_grace", Duration::from_secs(10), lasts(Duration::ZERO, 5 * MINUTE));
     let leeway = tokens.get_if("leeway", Duration::from_secs(5), lasts(Duration::ZERO, 5 * MINUTE));
     let (claims, fixed_claims) = read_claims(&tokens);
+    let (accept, accept_origin) = read_accept(&tokens);
     let settings = TokenSettings {
         issuer,
         audience,
@@ -49,7 +51,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> TokensRead {
         session_ttl: session_ttl.value,
         refresh_grace: grace.value,
         leeway: leeway.value,
-        accept: read_accept(&tokens),
+        accept,
         claims,
         fixed_claims,
         cache_bytes: tokens.get("cache", Size(64 << 20)).value.0,
@@ -57,7 +59,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> TokensRead {
         legacy: Vec::new(),
     };
     tokens.finish();
-    TokensRead { settings, algorithm: algorithm_origin, audience_given }
+    TokensRead { settings, algorithm: algorithm_origin, accept: accept_origin, audience_given }
 }
 
 pub(super) fn judge_name(text: &str) -> Result<(), String> {
@@ -242,7 +244,7 @@ fn check_lives(
     }
 }
 
-fn read_accept(tokens: &Section<'_>) -> Vec<CredentialForm> {
+fn read_accept(tokens: &Section<'_>) -> (Vec<CredentialForm>, Origin) {
     let accept =
         tokens.get_if("accept", default_list([CredentialForm::Bearer]), |accept| match accept.len() {
             0 => Err("nobody could present a token; name at least one form".to_owned()),
@@ -258,7 +260,7 @@ fn read_accept(tokens: &Section<'_>) -> Vec<CredentialForm> {
             forms.push(spot.value);
         }
     }
-    forms
+    (forms, accept.origin)
 }
 
 /// Claims that come from the account, and claims that are always the same.

@@ -81,6 +81,47 @@ help: browsers ask first, without the token, and are refused; preflight = \"answ
 }
 
 #[test]
+fn a_token_in_a_header_that_pages_may_not_set() {
+    let text = |cors: &str, accept: &str| {
+        format!("[cors]\norigins = [\"https://a.example\"]\n{cors}[tokens]\naccept = [{accept}]\n{REST}")
+    };
+    // Problems come in the order of the file; with the closed window that every default route is.
+    let warnings = |text: &str| {
+        let mut found = warnings(text);
+        found.retain(|warning| warning.contains("present a token"));
+        found
+    };
+    assert_eq!(
+        warnings(&text("", "\"bearer\", \"x-access-token\"")),
+        ["warning: pages of the origins in [cors] cannot present a token in x-access-token, which tokens.accept takes
+ --> config.toml:4:10
+  |
+4 | accept = [\"bearer\", \"x-access-token\"]
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+help: [cors] headers = [\"authorization\", \"content-type\", \"x-access-token\"]"]
+    );
+    // `*` would not cover it (Fetch standard), and so is not taken: it has to be named.
+    assert_eq!(
+        warnings(&text("headers = [\"content-type\"]\n", "\"bearer\", \"jwt\"")),
+        ["warning: pages of the origins in [cors] cannot present a token in authorization, which tokens.accept takes
+ --> config.toml:3:11
+  |
+3 | headers = [\"content-type\"]
+  |           ^^^^^^^^^^^^^^^^
+help: [cors] headers = [\"content-type\", \"authorization\"]"]
+    );
+    assert_eq!(warnings(&text("headers = [\"content-type\"]\n", "\"bearer\", \"x-access-token\"")).len(), 2);
+    for fine in [
+        text("", "\"bearer\""),
+        text("headers = [\"X-Access-Token\"]\n", "\"x-access-token\""),
+        text("headers = [\"AUTHORIZATION\"]\n", "\"jwt\""),
+        format!("[tokens]\naccept = [\"x-access-token\"]\n{REST}"),
+    ] {
+        assert_eq!(warnings(&fine), [""; 0], "{fine}");
+    }
+}
+
+#[test]
 fn a_preflight_that_another_route_decides() {
     let text = |methods: &str| {
         format!(
