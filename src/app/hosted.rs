@@ -6,7 +6,7 @@
 //! code, and a gateway that is to stop drains first, then ends the app.
 
 mod answer;
-mod exposed;
+mod listeners;
 mod place;
 mod process;
 
@@ -191,7 +191,11 @@ impl Hosted {
             Some(Err(Waited::Ended(end))) => Err(HostedError::Ended { place, end }),
             Some(Err(Waited::Silent(why))) => Err(HostedError::Silent { place, within, why }),
             Some(Ok(())) => {
-                let Some(address) = self.place.port().and_then(exposed::address) else { return Ok(true) };
+                let listeners = self.place.port().map(listeners::on).unwrap_or_default();
+                let Some(exposed) = listeners.iter().find(|listener| listener.is_exposed()) else {
+                    return Ok(true);
+                };
+                let address = exposed.address.to_string();
                 if !command.allow_exposed {
                     return Err(HostedError::Exposed { address });
                 }
