@@ -7,6 +7,7 @@
 
 mod answer;
 mod listeners;
+mod owner;
 mod place;
 mod process;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 pub use self::process::become_app;
 
 use self::answer::Question;
+use self::owner::{Port, Stranger, Watch};
 use self::place::{Place, PlaceError};
 use self::process::{End, Process};
 use super::Signals;
@@ -80,6 +82,17 @@ pub enum HostedError {
         /// What the last attempt met.
         why: String,
     },
+    /// Somebody else answers in its place.
+    #[error(
+        "whoever listens on {place} is no process of the app (user id {uid}), and is sent nothing: another user \
+         or program has taken the port; on a Unix socket ({{bind}}) nobody else can be"
+    )]
+    Taken {
+        /// Where the app should answer.
+        place: String,
+        /// Who has made the socket that takes connections there.
+        uid: u32,
+    },
     /// Others reach it, too.
     #[error(
         "the app listens on {address}, where others reach it without the gateway: have it listen on \
@@ -133,6 +146,10 @@ pub(super) struct Hosted {
     process: Process,
     stop_timeout: Duration,
     place: Place,
+    /// Whose its port is, once it has one and where that can be known.
+    watch: Option<Watch>,
+    /// Who has taken its port.
+    stranger: Option<Stranger>,
 }
 
 impl Hosted {
@@ -144,8 +161,7 @@ impl Hosted {
     ) -> Result<Started, HostedError> {
         let place = Place::choose(&command.words)?;
         let process = Process::spawn(&place.fill(&command.words), &place.environment())?;
-        let mut hosted =
-            Self { upstream: command.upstream.clone(), place, process, stop_timeout: command.stop_timeout };
+        let mut hosted = Self::new(command.upstream.clone(), place, process, command.stop_timeout);
         tracing::info!(pid = hosted.process.pid(), place = %hosted.place, "the app is started");
         match hosted.wait_until_it_answers(command, settings, signals) {
             Ok(true) => Ok(Started::Answers(hosted)),
@@ -155,6 +171,10 @@ impl Hosted {
                 Err(error)
             }
         }
+    }
+
+    const fn new(upstream: String, place: Place, process: Process, stop_timeout: Duration) -> Self {
+        Self { upstream, process, stop_timeout, place, watch: None, stranger: None }
     }
 
     /// False: a signal to stop came first.
@@ -168,16 +188,22 @@ impl Hosted {
         let scheme = self.scheme(settings);
         let health = settings.upstreams.iter().find(|upstream| upstream.name == self.upstream);
         let question = Question::new(&self.place, scheme, health.and_then(|u| u.health.as_ref()));
+        let port = self.place.port();
         let process = &mut self.process;
         let waited = signals.unless_stopped(async {
             let until = Instant::now() + within;
             loop {
-                let why = tokio::select! {
+                let answer = tokio::select! {
                     end = process.ended() => return Err(Waited::Ended(end)),
-                    answer = question.ask(until) => match answer {
-                        Ok(()) => return Ok(()),
-                        Err(why) => why,
-                    },
+                    answer = question.ask(until) => answer,
+                };
+                // Whoever has answered listens.
+                let why = match answer.map(|()| port.map(|port| Port::ask(port, process.pid()))) {
+                    Err(why) => why,
+                    Ok(Some(Port::Taken(stranger))) => return Err(Waited::Taken(stranger)),
+                    Ok(Some(Port::TheApps(sockets))) => return Ok(sockets),
+                    Ok(None | Some(Port::Unknown)) => return Ok(Vec::new()),
+                    Ok(Some(Port::Free)) => "nobody can be seen to listen there".to_owned(),
                 };
                 if Instant::now() + ASK_EVERY >= until {
                     return Err(Waited::Silent(why));
@@ -189,9 +215,18 @@ impl Hosted {
         match waited {
             None => Ok(false),
             Some(Err(Waited::Ended(end))) => Err(HostedError::Ended { place, end }),
-            Some(Err(Waited::Silent(why))) => Err(HostedError::Silent { place, within, why }),
-            Some(Ok(())) => {
-                let listeners = self.place.port().map(listeners::on).unwrap_or_default();
+            Some(Err(Waited::Silent(why))) => {
+                // Perhaps for that reason.
+                match port.map(|port| Port::ask(port, self.process.pid())) {
+                    Some(Port::Taken(Stranger { uid })) => Err(HostedError::Taken { place, uid }),
+                    _ => Err(HostedError::Silent { place, within, why }),
+                }
+            }
+            Some(Err(Waited::Taken(stranger))) => Err(HostedError::Taken { place, uid: stranger.uid }),
+            Some(Ok(sockets)) => {
+                let known = port.filter(|_| !sockets.is_empty());
+                self.watch = known.map(|port| Watch::new(port, self.process.pid(), sockets));
+                let listeners = port.and_then(listeners::on).unwrap_or_default();
                 let Some(exposed) = listeners.iter().find(|listener| listener.is_exposed()) else {
                     return Ok(true);
                 };
@@ -244,17 +279,33 @@ impl Hosted {
         Ok(())
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, or somebody else has its port: it is then as good as gone.
     pub(super) async fn ended(&mut self) {
-        self.process.ended().await;
+        let taken = async {
+            match (self.stranger, &mut self.watch) {
+                (Some(stranger), _) => stranger,
+                (None, Some(watch)) => watch.taken().await,
+                (None, None) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.process.ended() => {}
+            stranger = taken => self.stranger = Some(stranger),
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.process.end().is_some()
+        self.process.end().is_some() || self.stranger.is_some()
     }
 
     /// Says that it has ended, and how.
     pub(super) fn say_ended(&self) {
+        if let (None, Some(stranger)) = (self.process.end(), self.stranger) {
+            let error = HostedError::Taken { place: self.place.to_string(), uid: stranger.uid };
+            tracing::error!("{error}");
+            let _ = writeln!(io::stderr(), "gatepost: {error}; stopping");
+            return;
+        }
         let Some(end) = self.process.end() else { return };
         tracing::error!(code = end.code(), "the app has ended: {end}");
         let _ = writeln!(io::stderr(), "gatepost: the app has ended: {end}; stopping");
@@ -271,6 +322,7 @@ impl Hosted {
         let by_itself = self.process.end();
         self.process.stop(self.stop_timeout, signals, beat);
         match by_itself.or_else(|| self.process.end()) {
+            _ if self.stranger.is_some() && by_itself.is_none() => 1,
             Some(end) if by_itself.is_none() && end.is_as_asked() => 0,
             Some(end) => end.code(),
             // It cannot be ended, and we do not stay for it.
@@ -302,6 +354,7 @@ fn is_at(url: &Uri, server: &UpstreamServer) -> bool {
 /// Why an app does not answer.
 enum Waited {
     Ended(End),
+    Taken(Stranger),
     Silent(String),
 }
 
@@ -364,12 +417,7 @@ upstream = "app"
     fn the_app_takes_the_place_of_its_upstreams_servers_and_of_nothing_else() {
         let mut settings = settings(FILE);
         for (upstream, scheme) in [("app", UpstreamScheme::Http), ("rpc", UpstreamScheme::H2c)] {
-            let hosted = Hosted {
-                upstream: upstream.to_owned(),
-                place: Place::Port(4711),
-                process: Process::none(),
-                stop_timeout: Duration::ZERO,
-            };
+            let hosted = Hosted::new(upstream.to_owned(), Place::Port(4711), Process::none(), Duration::ZERO);
             hosted.put(&mut settings).expect("there is one");
             let put = settings.upstreams.iter().find(|u| u.name == upstream).expect("it stays");
             let server = UpstreamServer { scheme, endpoint: Endpoint::Tcp("127.0.0.1:4711".to_owned()) };
@@ -400,7 +448,7 @@ path = "/**"
             let mut settings = settings(file);
             let there = place.url(&"http://x/admit?x=1".parse().expect("a URL")).expect("a URL");
             let process = Process::none();
-            let hosted = Hosted { upstream: "app".to_owned(), place, process, stop_timeout: Duration::ZERO };
+            let hosted = Hosted::new("app".to_owned(), place, process, Duration::ZERO);
             hosted.put(&mut settings).expect("there is one");
             assert_eq!(settings.auth.admission.expect("asked").url, there);
             let elsewhere = settings.auth.migrate.expect("asked").url;

@@ -284,6 +284,89 @@ fn an_app_that_others_reach_is_refused() {
     gateway.ask(get("/public/x")).expect(200);
 }
 
+/// Takes a port in the app's place: a process that is none of the app's. Gives what it was sent.
+fn squat(port: u16) -> std::sync::mpsc::Receiver<String> {
+    let listener = eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)).ok());
+    let (sent, received) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while stream.read_line(&mut head).is_ok_and(|read| read > 2) {}
+            let _ = sent.send(head);
+            let _ = stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    received
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_takes_the_apps_port_before_it_is_sent_nothing() {
+    // The app finds its port taken, and stays all the same.
+    let script = "echo $PORT >new; mv new port; exec sleep 600";
+    let gateway = prepare(&config(), script, &[], &[]);
+    let mut command = gateway.command();
+    command.arg("run").args(&gateway.run).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let port = eventually("it is told its port", || fs::read_to_string(gateway.home().join("port")).ok());
+    let received = squat(port.trim().parse().unwrap());
+    let status = eventually("it ends", || child.try_wait().unwrap());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    let place = format!("whoever listens on http://127.0.0.1:{} is no process of the app", port.trim());
+    assert!(said.contains(&place) && said.contains("{bind}"), "{said}");
+    assert!(!said.contains("listening on"), "nobody was let in: {said}");
+    let heads: Vec<String> = received.try_iter().collect();
+    assert!(heads.iter().all(|head| head.contains("gatepost-health")), "{heads:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_takes_the_apps_port_while_it_restarts_ends_the_gateway() {
+    // Its supervisor stays.
+    let script =
+        r#"LISTEN=127.0.0.1:$PORT "$0" hosted::the_app --exact --ignored --nocapture & wait; exec sleep 600"#;
+    let config = config().set("server", "drain_delay", "\"1h\"");
+    let mut gateway = start(&config, script, &[], &[]);
+    let output = gateway.process_output();
+    let port = about(&gateway)["environment"]["PORT"].as_str().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(app_of(&gateway)).unwrap(), Signal::KILL).unwrap();
+    let received = squat(port);
+    assert_eq!(gateway.wait_for_exit().code(), Some(1));
+    let said = output.text();
+    assert!(said.contains("is no process of the app") && said.contains("stopping"), "{said}");
+    assert_eq!(received.try_iter().count(), 0, "it was sent something");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_app_may_listen_anew_and_in_a_process_without_a_parent() {
+    // Each is an orphan, and when one ends another takes its place.
+    let script = r#"
+        while :; do
+            (LISTEN=127.0.0.1:$PORT "$0" hosted::the_app --exact --ignored --nocapture & echo $! >pid)
+            while kill -0 $(cat pid) 2>/dev/null; do sleep 0.05; done
+        done"#;
+    let mut gateway = start(&config(), script, &[], &[]);
+    for _ in 0..2 {
+        let before = app_of(&gateway);
+        kill_process(Pid::from_raw(before).unwrap(), Signal::KILL).unwrap();
+        eventually("the next one is there", || {
+            let answer = gateway.ask(get("/public/about"));
+            (answer.status == 200).then(|| assert_ne!(answer.json()["pid"], before))
+        });
+    }
+    // It has been looked at again meanwhile.
+    let looked_at = std::time::Instant::now() + std::time::Duration::from_secs(1);
+    eventually("some looks later it serves", || {
+        gateway.ask(get("/public/about")).expect(200);
+        (std::time::Instant::now() > looked_at).then_some(())
+    });
+    gateway.stop();
+}
+
 #[test]
 fn requests_under_way_are_answered_before_the_app_is_ended() {
     let mut gateway = on_socket(SUPERVISED, &[]);
