@@ -63,7 +63,7 @@ impl Accounts {
             Ok(made) => {
                 tracing::info!(target: "gatepost::audit", event = "account_moved_in", user = %made.id, client = %client.address);
             }
-            // Somebody was faster; or the name was somebody's who is gone, and stays taken.
+            // Somebody was faster; or it was somebody's who is gone or called otherwise, and stays theirs.
             Err(AccountError::NameTaken | AccountError::EmailTaken) => {
                 return match self.find_login(id).await? {
                     Some(_) => Err(AccountError::Contended),

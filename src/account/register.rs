@@ -117,8 +117,14 @@ impl Accounts {
     ) -> Result<Account, AccountError> {
         let password = self.hasher.hash(draft.password.clone()).await?;
         let mut account = draft.into_account(password, roles, proof, self.now());
+        let mut changes = Vec::new();
+        if let (EmailProof::App, Some(email)) = (proof, &account.email) {
+            // The app does not know whom we have let go, or who is called otherwise by now.
+            changes.push(Change::ExpectNewAddress(email.clone()));
+        }
         // Whoever else is hashing for the same name at this moment: the store takes one of us.
-        let done = self.revoker.commit(vec![self.insertion(account.clone())]).await?;
+        changes.push(self.insertion(account.clone()));
+        let done = self.revoker.commit(changes).await?;
         if let Some(id) = done.numbered.into_iter().next() {
             account.id = id;
         }

@@ -277,6 +277,29 @@ behaviours! {
         assert_eq!(by_email(&store, "a@example.com"), Some(user("id-bob")));
     }
 
+    fn whose_address_it_was_is_not_forgotten(store, backend) {
+        let new = |text: &str| Change::ExpectNewAddress(email(text));
+        store.commit(vec![new("a@example.com")]).wait().unwrap();
+        let alice = insert(&store, account_at("alice", "a@example.com"));
+        assert_eq!(refused(&store, vec![new("A@example.com")]), StoreError::EmailTaken, "she has it");
+        store.commit(vec![Change::RemoveAccount { id: alice.id, version: 1 }]).wait().unwrap();
+        // Of addresses that were only given up, those that the account can have had elsewhere.
+        let bob = Account { origin: Origin::Imported, ..account_at("bob", "b@example.com") };
+        let carol = Account { email_verified: true, ..account_at("carol", "c@example.com") };
+        for before in [bob, carol, account_at("dave", "d@example.com")] {
+            let before = insert(&store, before);
+            let moved = Account { email: Some(email(&format!("new-{}@example.com", before.id))), ..before };
+            store.commit(vec![Change::UpdateAccount(moved)]).wait().unwrap();
+        }
+        drop(store);
+        let store = backend.open();
+        for gone in ["A@example.com", "b@example.com", "C@example.com"] {
+            assert_eq!(refused(&store, vec![new(gone)]), StoreError::EmailTaken, "{gone}");
+        }
+        store.commit(vec![new("d@example.com"), new("e@example.com")]).wait().unwrap();
+        insert(&store, account_at("erin", "a@example.com"));
+    }
+
     fn removing_an_account_ends_its_sessions_and_nobody_elses(store, _backend) {
         let (alice, bob) = (insert(&store, account("alice")), insert(&store, account("bob")));
         for n in [1, 2] {

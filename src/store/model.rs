@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::contract::{Backend, account, at, email, key, name, revocation, session, sid, user};
-use super::{Account, AccountKey, Change, Committed, Session, Store, StoreError, StoredKey};
+use super::{Account, AccountKey, Change, Committed, Origin, Session, Store, StoreError, StoredKey};
 use crate::clock::Timestamp;
-use crate::identity::{SessionId, UserId};
+use crate::identity::{Email, SessionId, UserId};
 use crate::settings::StoreSettings;
 use crate::store::StoreOptions;
 use crate::store::memory::MemoryKv;
@@ -30,6 +30,8 @@ struct Model {
     removed: BTreeSet<UserId>,
     /// Who has, or had, a name.
     names: BTreeMap<String, UserId>,
+    /// Addresses that somebody had.
+    former: BTreeSet<String>,
     sessions: BTreeMap<SessionId, Session>,
     revocations: BTreeMap<u128, Timestamp>,
     keys: BTreeMap<String, StoredKey>,
@@ -56,16 +58,27 @@ impl Model {
             }
             Change::UpdateAccount(account) => {
                 self.expect(&account.id, account.version)?;
+                let before = &self.accounts[&account.id];
+                let gone = before.email.as_ref().map(Email::key);
+                let kept = gone == account.email.as_ref().map(Email::key);
+                let vouched = before.origin.is_the_app() || before.email_verified;
+                self.former.extend(gone.filter(|_| vouched && !kept));
                 self.put(Account { version: account.version + 1, ..account.clone() })
             }
             Change::RemoveAccount { id, version } => {
                 self.expect(id, *version)?;
-                self.accounts.remove(id);
+                let gone = self.accounts.remove(id).and_then(|account| account.email);
+                self.former.extend(gone.map(|email| email.key()));
                 self.removed.insert(id.clone());
                 self.end(|session| session.user == *id, done);
                 Ok(())
             }
             Change::ExpectAccount { id, version } => self.expect(id, *version),
+            Change::ExpectNewAddress(email) => {
+                let has = |account: &Account| account.email.as_ref().map(Email::key) == Some(email.key());
+                let taken = self.former.contains(&email.key()) || self.accounts.values().any(has);
+                if taken { Err(StoreError::EmailTaken) } else { Ok(()) }
+            }
             Change::InsertSession(session) => {
                 if self.sessions.contains_key(&session.id) {
                     return Err(StoreError::Conflict);
@@ -114,9 +127,9 @@ impl Model {
         if self.names.get(&called).is_some_and(|owner| *owner != account.id) {
             return Err(StoreError::NameTaken);
         }
-        let address = account.email.as_ref().map(crate::identity::Email::key);
+        let address = account.email.as_ref().map(Email::key);
         let others = self.accounts.values().filter(|other| other.id != account.id);
-        let mut taken = others.filter_map(|other| other.email.as_ref()).map(crate::identity::Email::key);
+        let mut taken = others.filter_map(|other| other.email.as_ref()).map(Email::key);
         if taken.any(|other| Some(other) == address) {
             return Err(StoreError::EmailTaken);
         }
@@ -175,7 +188,7 @@ fn draw() -> impl Strategy<Value = Draw> {
     let name = proptest::option::weighted(0.8, any::<Index>());
     let address = proptest::option::weighted(0.6, any::<Index>());
     let stale = proptest::bool::weighted(0.1);
-    (0..12u8, any::<Index>(), name, address, 1..=SESSIONS, 0..600u64, stale).prop_map(
+    (0..14u8, any::<Index>(), name, address, 1..=SESSIONS, 0..600u64, stale).prop_map(
         |(what, who, name, address, session, secs, stale)| Draw {
             what,
             who,
@@ -206,6 +219,8 @@ impl Draw {
             version,
             username: self.name.map(|index| name(index.get::<&str>(&NAMES))),
             email: self.address.map(|index| email(index.get::<&str>(&ADDRESSES))),
+            email_verified: self.secs.is_multiple_of(3),
+            origin: if self.secs % 3 == 1 { Origin::Imported } else { Origin::Registered },
             generation: self.secs,
             ..account("drawn")
         };
@@ -227,6 +242,10 @@ impl Draw {
             9 if self.stale => Change::EndSessions { user: id, except: Some(sid(self.session)) },
             9 => Change::EndSession(sid(self.session)),
             10 => Change::Revoke(revocation(u128::from(self.session), at(self.secs))),
+            11..=12 => {
+                let index = self.address.unwrap_or(self.who);
+                Change::ExpectNewAddress(email(index.get::<&str>(&ADDRESSES)))
+            }
             _ => Change::InsertKey(key(&self.session.to_string(), at(self.secs))),
         }
     }
@@ -249,7 +268,7 @@ fn agrees(store: &impl Store, model: &Model, now: Timestamp) {
     }
     for address in ADDRESSES.map(email) {
         let found = store.account(AccountKey::Email(address.clone())).wait().unwrap();
-        let is_it = |other: &crate::identity::Email| other.key() == address.key();
+        let is_it = |other: &Email| other.key() == address.key();
         let known = accounts.iter().find(|account| account.email.as_ref().is_some_and(is_it));
         assert_eq!(found.as_ref(), known, "{address}");
     }

@@ -339,7 +339,8 @@ pub enum Change {
     InsertNumbered(Account),
     /// The account as it should be; `version` is the one that was read. Moves its name and address.
     UpdateAccount(Account),
-    /// Removes an account with all its sessions. Its name and id stay taken, its address becomes free.
+    /// Removes an account with all its sessions. Its name and id stay taken, its address becomes free, except
+    /// for [`Change::ExpectNewAddress`].
     RemoveAccount {
         /// Which.
         id: UserId,
@@ -353,6 +354,9 @@ pub enum Change {
         /// The version that was read.
         version: u64,
     },
+    /// Changes nothing; fails with `EmailTaken` when an account has the address, one that had it was removed,
+    /// or one that was imported or had proved it has another one now.
+    ExpectNewAddress(Email),
     /// A new session.
     InsertSession(Session),
     /// The session as it should be; `version` is the one that was read.

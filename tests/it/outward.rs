@@ -221,6 +221,48 @@ fn a_name_of_somebody_who_is_gone_does_not_come_back() {
     no_account(&gateway);
 }
 
+/// The app goes on saying yes to whoever it knew.
+#[test]
+fn nor_does_an_address_of_somebody_who_is_gone_or_called_otherwise() {
+    let upstream = Upstream::echo();
+    let login = app(|login| {
+        let known = login["password"] == PASSWORD;
+        if known { ("200 OK", "{}") } else { ("401 Unauthorized", "{}") }
+    });
+    let config = migrating(base(&upstream), &login).set("auth", "login_name", "\"email\"");
+    let gateway = Gateway::start(&config);
+    let moved = ["removed@example.com", "left@example.com", "changed@example.com"];
+    for address in moved {
+        Tokens::of(gateway.try_login(address, PASSWORD));
+    }
+    gateway.cli(&["user", "remove", moved[0]]).succeeds();
+    let left = gateway.login(moved[1]);
+    let goodbye = Request::new("DELETE", "/auth/me").bearer(&left.access);
+    gateway.ask(goodbye.json(json!({"password": PASSWORD}))).expect(204);
+    gateway.cli(&["user", "set", moved[2], "--email", "new@example.com"]).succeeds();
+    for address in moved.into_iter().chain(["REMOVED@example.com"]) {
+        gateway.try_login(address, PASSWORD).is_problem(401, "invalid_credentials");
+    }
+    gateway.login("new@example.com");
+    let list = gateway.cli(&["user", "list", "--json"]).succeeds().json();
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+    // It is free for everybody else, and an operator may bring them back.
+    let add = ["user", "add", moved[0], "--password-stdin"];
+    gateway.cli_with(&add, "another long password", &[]).succeeds();
+    Tokens::of(gateway.try_login(moved[0], "another long password"));
+    assert_eq!(upstream.count(), 0);
+
+    // The same where people have names as well.
+    let gateway = Gateway::start(&migrating(base(&upstream), &login));
+    let add = ["user", "add", "dave", "--email", "dave@example.com", "--password-stdin"];
+    gateway.cli_with(&add, PASSWORD, &[]).succeeds();
+    gateway.cli(&["user", "remove", "dave"]).succeeds();
+    for name in ["dave", "dave@example.com"] {
+        gateway.try_login(name, PASSWORD).is_problem(401, "invalid_credentials");
+    }
+    no_account(&gateway);
+}
+
 #[test]
 fn of_many_first_logins_at_once_all_get_in_and_one_account_is_made() {
     let (upstream, login) = (Upstream::echo(), app_with_alice());

@@ -3,6 +3,11 @@
 //! A name is given once: after a rename or a removal it still belongs to the account that had it, so that an
 //! app which knows its users by name never takes a newcomer for somebody else. An account without a username
 //! goes by its id, so the id counts as its name.
+//!
+//! An address becomes free for whoever registers next. But it is remembered, as a hash, that it was here: an
+//! app that had the same people may still say yes to it, and must not bring back whom this store let go.
+
+use aws_lc_rs::digest;
 
 use super::transaction::parse;
 use super::{Key, Kind, Transaction};
@@ -26,6 +31,11 @@ fn name_row(name: &str) -> Key {
 
 fn email_row(email: &Email) -> Key {
     Kind::Email.key(&[email.key().as_bytes()])
+}
+
+/// That an address was an account's, for good. Whether it is somebody's now is another row.
+fn former_email_row(email: &Email) -> Key {
+    Kind::FormerEmail.key(&[digest::digest(&digest::SHA256, email.key().as_bytes()).as_ref()])
 }
 
 /// The next number that may become an id.
@@ -116,6 +126,10 @@ pub(super) fn update(rows: &mut Transaction<'_>, mut account: Account) -> Result
     let kept = account.email.as_ref().map(Email::key);
     if let Some(old) = before.email.as_ref().filter(|old| Some(old.key()) != kept) {
         rows.remove(&email_row(old));
+        // One that nobody vouched for may be another person's, whom it would keep out.
+        if before.origin.is_the_app() || before.email_verified {
+            rows.put(&former_email_row(old), Vec::new())?;
+        }
     }
     account.version += 1;
     rows.write(&row(&account.id), &account)?;
@@ -127,6 +141,7 @@ pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> R
     let account = expect(rows, id, version)?;
     if let Some(email) = &account.email {
         rows.remove(&email_row(email));
+        rows.put(&former_email_row(email), Vec::new())?;
     }
     rows.remove(&row(id));
     rows.put(&removed(id), Vec::new())?;
@@ -137,6 +152,14 @@ pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> R
 pub(super) fn expect(rows: &Transaction<'_>, id: &UserId, version: u64) -> Result<Account, StoreError> {
     let account: Option<Account> = rows.read(&row(id))?;
     account.filter(|account| account.version == version).ok_or(StoreError::Conflict)
+}
+
+/// Refuses an address that an account has, or had when it was removed or given another one.
+pub(super) fn expect_new_address(rows: &Transaction<'_>, email: &Email) -> Result<(), StoreError> {
+    if rows.exists(&email_row(email))? || rows.exists(&former_email_row(email))? {
+        return Err(StoreError::EmailTaken);
+    }
+    Ok(())
 }
 
 fn take_name(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@
 //! | `d` | user id | empty: the account was removed, the id stays taken |
 //! | `n` | name | the user id that it belongs to, or belonged to |
 //! | `e` | e-mail key | user id |
+//! | `f` | SHA-256 of an e-mail key | empty: an account had this address, and was removed or got another one |
 //! | `s` | session id | the session and where `x` has it, JSON |
 //! | `u` | user id, 0, `created_at`, session id | empty: a user's sessions, oldest first |
 //! | `x` | end, session id | empty: sessions by their end, or something earlier |
@@ -51,6 +52,7 @@ pub(super) enum Kind {
     RemovedId = b'd' as isize,
     Name = b'n' as isize,
     Email = b'e' as isize,
+    FormerEmail = b'f' as isize,
     Session = b's' as isize,
     UserSession = b'u' as isize,
     SessionEnd = b'x' as isize,
@@ -69,6 +71,7 @@ impl Kind {
             Self::RemovedId => "removed id",
             Self::Name => "username",
             Self::Email => "e-mail address",
+            Self::FormerEmail => "former e-mail address",
             Self::Session => "session",
             Self::UserSession => "user's session",
             Self::SessionEnd => "session end",
@@ -148,6 +151,7 @@ pub(super) fn commit(rows: &mut Transaction<'_>, changes: Vec<Change>) -> Result
             Change::ExpectAccount { id, version } => {
                 accounts::expect(rows, &id, version)?;
             }
+            Change::ExpectNewAddress(email) => accounts::expect_new_address(rows, &email)?,
             Change::InsertSession(session) => sessions::insert(rows, session)?,
             Change::UpdateSession(session) => sessions::update(rows, session)?,
             Change::EndSession(id) => ended.extend(sessions::end(rows, id)?),
