@@ -130,14 +130,15 @@ impl Accounts {
     }
 
     /// Whether the account can be whom the app meant. Where anybody can register, a name that was taken here
-    /// after the token was minted is somebody else's.
+    /// after the token was minted is somebody else's, and one that does not say when that was may be older than
+    /// any registration.
     fn was_there(&self, account: &Account, token: &LegacyToken) -> bool {
         let auth = &self.settings.auth;
         let leeway = self.settings.tokens.leeway;
         let before = |minted: Timestamp| account.created_at.secs() <= minted.plus(leeway).secs();
         auth.registration == Registration::Closed
             || account.origin.is_the_app()
-            || token.issued_at.is_none_or(before)
+            || token.issued_at.is_some_and(before)
     }
 }
 

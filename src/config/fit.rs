@@ -109,7 +109,8 @@ impl Parts<'_> {
         let Some(legacy) = self.legacy.iter().find(by_name) else { return };
         if auth.registration == Registration::Open {
             let message = "anybody can register the name of somebody at the app who has no account here, and \
-                           old tokens without iat that name them then speak for the new account";
+                           tokens that the app mints for them after that speak for the new account; tokens by \
+                           name without iat count for imported accounts only";
             let problem = Problem::warning(message, self.reader.place(&legacy.origin))
                 .note("registration is open", self.reader.place(&self.auth.registration))
                 .help(

@@ -80,7 +80,7 @@ pub struct LegacyToken {
     pub id: TokenId,
     /// The same, as the session that a login would have made.
     pub session: SessionId,
-    /// Its `iat`; tokens that were put together by hand often have none.
+    /// Its `iat`; tokens that were put together by hand often have none. Then nobody knows how old it is.
     pub issued_at: Option<Timestamp>,
     not_before: Timestamp,
     expires_at: Timestamp,

@@ -36,7 +36,19 @@ fn world() -> World {
 
 /// As most libraries write it.
 fn mint(claims: &Value) -> String {
+    undated(&dated(claims))
+}
+
+/// As the tutorials do, by hand.
+fn undated(claims: &Value) -> String {
     jwt::hs256(APP.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), claims)
+}
+
+/// With the moment at which it was made, unless it has one.
+fn dated(claims: &Value) -> Value {
+    let mut claims = claims.clone();
+    claims.as_object_mut().unwrap().entry("iat").or_insert_with(|| jwt::now().into());
+    claims
 }
 
 /// As Flask-JWT-Extended does.
@@ -85,7 +97,7 @@ fn a_token_of_the_app_means_the_account_that_it_names() {
     let world = world();
     world.register("alice").expect(201);
     let id = id_of(&world, "alice");
-    for token in [minted_for("alice"), minted_for(&id), mint(&json!({"sub": "alice"}))] {
+    for token in [minted_for("alice"), minted_for(&id), mint(&json!({"sub": id, "exp": jwt::now() + 900}))] {
         let mut client = world.connect();
         for _ in 0..3 {
             let before = world.upstream.count();
@@ -103,7 +115,7 @@ fn a_token_of_the_app_means_the_account_that_it_names() {
     assert_eq!(world.me(&minted_for("alice")).expect(200).member("username"), "alice");
     world.ask(get("/auth/protected").bearer(minted_for("alice"))).expect(200);
     // Roles are the account's, whatever the token says of them.
-    let wishful = mint(&json!({"sub": "alice", "roles": ["admin"], "role": "admin", "is_admin": true}));
+    let wishful = mint(&json!({"sub": id, "roles": ["admin"], "role": "admin", "is_admin": true}));
     world.refuses(get("/admin/x").bearer(wishful), 403, "forbidden");
     world.refuses(get("/u/somebody-else/x").bearer(minted_for("alice")), 403, "forbidden");
     world.passes(get(&format!("/u/{id}/x")).bearer(minted_for("alice"))).0.expect(200);
@@ -126,13 +138,34 @@ fn who_has_no_account_gets_none() {
     refuses(&world, &mint(&json!({"sub": 17})), "invalid_token", "a number");
 }
 
+/// A token that was put together by hand says who, and until when, and not since when.
+#[test]
+fn a_token_without_a_date_is_not_of_whoever_took_the_name() {
+    let undated = |sub: &str| undated(&json!({"sub": sub, "exp": jwt::now() + 900}));
+    let world = world();
+    world.register("victim").expect(201);
+    refuses(&world, &undated("victim"), "invalid_token", "registered here, perhaps after it");
+    world.passes(get("/x").bearer(minted_for("victim"))).0.expect(200);
+    // Whom the app knew before means itself, by name and by id.
+    fs::write(
+        world.home().join("users.csv"),
+        "id,username,password\n7f3a,alice,correct horse battery\n8,bob,correct horse battery\n",
+    )
+    .unwrap();
+    world.cli(&["user", "import", "users.csv", "--format", "csv"]).succeeds();
+    for (sub, name) in [("alice", "alice"), ("7f3a", "alice"), ("bob", "bob"), ("8", "bob")] {
+        let (_, seen) = world.passes(get("/x").bearer(undated(sub)));
+        assert_eq!(seen.header("x-auth-user"), Some(name), "{sub}");
+    }
+}
+
 #[test]
 fn what_was_forged_or_minted_for_something_else_is_refused() {
     let world = world();
     world.register("alice").expect(201);
     let now = jwt::now();
     let header = json!({"alg": "HS256", "typ": "JWT"});
-    let claims = json!({"sub": "alice", "exp": now + 900});
+    let claims = json!({"sub": "alice", "iat": now, "exp": now + 900});
     let signed = |header: Value| jwt::hs256(APP.as_bytes(), &header, &claims);
     let unsigned = |alg: &str| {
         let header = json!({"alg": alg, "typ": "JWT"}).to_string();
@@ -193,7 +226,7 @@ fn a_token_of_the_apps_cannot_be_made_to_look_like_ours() {
     claims["roles"] = json!(["admin", "editor", "user"]);
     let kid = jwt::header(&tokens.access)["kid"].clone();
     let sign = |header: Value, claims: &Value| jwt::hs256(OURS.as_bytes(), &header, claims);
-    let legacy = json!({"sub": "mallory"});
+    let legacy = dated(&json!({"sub": "mallory"}));
     for (what, token) in [
         ("our claims as theirs", sign(json!({"alg": "HS256", "typ": "JWT"}), &claims)),
         ("our claims without typ", sign(json!({"alg": "HS256"}), &claims)),
@@ -227,7 +260,7 @@ fn a_public_key_checks_and_never_signs() {
     gateway.start_again();
     let world = World { gateway, upstream };
     world.register("alice").expect(201);
-    let claims = json!({"sub": "alice"});
+    let claims = dated(&json!({"sub": "alice"}));
     let header = json!({"alg": "ES256", "typ": "JWT"});
     let message = format!("{}.{}", jwt::encode(header.to_string()), jwt::encode(claims.to_string()));
     let tag = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
@@ -364,7 +397,7 @@ fn a_logout_ends_one_token_and_is_remembered() {
     world.register("alice").expect(201);
     let now = jwt::now();
     let (one, other) = (minted_for("alice"), mint(&json!({"sub": "alice", "iat": now})));
-    let endless = mint(&json!({"sub": "alice", "n": 1}));
+    let endless = mint(&json!({"sub": "alice", "iat": now - 1}));
     for token in [&one, &other, &endless] {
         world.passes(get("/x").bearer(token)).0.expect(200);
     }
@@ -414,7 +447,7 @@ fn every_other_way_of_naming_an_account_is_as_the_table_says() {
     world.cli_with(&add, "correct horse battery\n", &[]).succeeds();
     let id = id_of(&world, "alice");
     let mint = |secret: &str, claims: Value| {
-        jwt::hs256(secret.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), &claims)
+        jwt::hs256(secret.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), &dated(&claims))
     };
     for (secret, claims) in [
         ("one", json!({"identity": id})),

@@ -205,7 +205,9 @@ def flask_jwt_extended_4(binary):
             old_tokens(what, gateway, "/protected", minted["access"], minted["refresh"], seen={"logged_in_as": "alice"},
                        nobody=app.mint("nobody")["access"])
         with app.behind(accept='["x-access-token"]', legacy=legacy(SECRET, "public_id")) as gateway:
-            gateway.login()
+            # Neither of them says when it was made, so the name of somebody who registered is not meant.
+            gateway.login("nobody")
+            bring(gateway, {"id": "alice", "username": "alice", "password": "correct horse battery"})
             status, answer = ask(gateway.url + "/plain", x_access_token=app.mint("alice")["plain"])
             checks.check((status, answer) == (200, {"user": "alice"}), f"PyJWT, public_id: {status} {answer}")
             status, answer = ask(gateway.url + "/plain", x_access_token=app.mint("nobody")["plain"])

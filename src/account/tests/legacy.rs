@@ -35,7 +35,17 @@ fn table(days: u64) -> LegacyTokenSettings {
 }
 
 fn token(sub: &str) -> String {
-    let claims = format!(r#"{{"sub":"{sub}"}}"#);
+    minted(sub, NOW)
+}
+
+fn minted(sub: &str, at: u64) -> String {
+    let claims = format!(r#"{{"sub":"{sub}","iat":{at}}}"#);
+    Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+/// As the tutorials do it.
+fn undated(sub: &str) -> String {
+    let claims = format!(r#"{{"sub":"{sub}","exp":{}}}"#, NOW + 86_400);
     Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
 }
 
@@ -92,10 +102,6 @@ async fn an_id_that_is_gone_is_nobodys_name() {
 
 #[tokio::test]
 async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
-    let minted = |sub: &str, at: u64| {
-        let claims = format!(r#"{{"sub":"{sub}","iat":{at}}}"#);
-        Forger::Hmac(SECRET.to_vec()).sign(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
-    };
     let open = world();
     let alice = open.register("alice").await;
     let created = alice.created_at.secs();
@@ -118,12 +124,17 @@ async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
     let carol = Account { id: "c-1".parse().unwrap(), username, origin: Origin::Migrated, ..template };
     open.store.commit(vec![Change::InsertAccount(carol)]).await.unwrap();
     assert!(admit(&open, minted("carol", created - 60)).await);
+    // Nobody knows how old these are.
+    assert!(!admit(&open, undated("alice")).await);
+    assert!(admit(&open, undated("carol")).await);
+    assert!(admit(&open, undated(alice.id.as_str())).await, "an id is nobody else's");
     // Where nobody registers, the operator has made it.
     let closed = open.restarted(|settings| {
         settings.auth.registration = Registration::Closed;
         settings.tokens.legacy = vec![table(DAYS)];
     });
     assert!(admit(&closed, minted("alice", created - 60)).await);
+    assert!(admit(&closed, undated("alice")).await);
 }
 
 #[tokio::test]
