@@ -243,6 +243,7 @@ impl Teller {
             self.queues.remove(&told.user);
         }
         self.loaded = self.loaded.saturating_sub(1);
+        // Also to count anew: what was told may have been replaced meanwhile, and counts as one that waits.
         self.look = Some(Instant::now());
         // The app is there again: the others need not wait any longer.
         if std::mem::take(&mut self.down) {
@@ -275,7 +276,6 @@ impl Means {
         let forgotten = store.commit(vec![Change::Told { number: event.number }]).await;
         forgotten.map_err(|error: StoreError| error.to_string())?;
         metrics.events.of(result).add_one();
-        metrics.events_pending.add(-1);
         Ok(())
     }
 

@@ -766,6 +766,70 @@ behaviours! {
         assert_eq!(kinds(&store, 0), (all[2..].to_vec(), 3));
     }
 
+    /// However often an account is changed, one update of it waits: the last one, under a number and an id of its
+    /// own, behind what was left meanwhile. Nothing else is ever left out.
+    fn of_an_account_one_update_waits_and_it_is_the_newest(store, backend) {
+        let tell = || Change::Tell { at: at(5) };
+        let change = |store: &B::Store, change: &dyn Fn(Account) -> Account| {
+            let alice = change(by_id(store, &user("id-alice")).unwrap());
+            store.commit(vec![tell(), Change::UpdateAccount(alice)]).wait().unwrap();
+        };
+        let call = |store: &B::Store, text: &str| {
+            change(store, &|alice| Account { name: Some(text.to_owned()), ..alice });
+        };
+        let left = |store: &B::Store| {
+            let Outbox { events, pending } = store.outbox(0, 100).wait().unwrap();
+            assert_eq!(events.len() as u64, pending, "the count is right");
+            let told = |event: super::Event| (event.number, event.kind, event.user.name.unwrap_or_default());
+            events.into_iter().map(told).collect::<Vec<_>>()
+        };
+        let entry = |number, kind, text: &str| (number, kind, text.to_owned());
+        store.commit(vec![tell(), Change::InsertAccount(account("alice"))]).wait().unwrap();
+        call(&store, "a");
+        let first = store.outbox(1, 1).wait().unwrap().events.remove(0);
+        store.commit(vec![tell(), Change::InsertAccount(account("bob"))]).wait().unwrap();
+        call(&store, "b");
+        drop(store);
+        let store = backend.open();
+        call(&store, "c");
+        let kept = vec![
+            entry(0, EventKind::Created, ""),
+            entry(2, EventKind::Created, ""),
+            entry(4, EventKind::Updated, "c"),
+        ];
+        assert_eq!(left(&store), kept);
+        assert_ne!(store.outbox(4, 1).wait().unwrap().events[0].id, first.id);
+        // It was under way when it was replaced: that it was told is no news, and the newer one stays.
+        store.commit(vec![Change::Told { number: first.number }]).wait().unwrap();
+        assert_eq!(left(&store), kept);
+        // Told: the next one is a new one, also several in one commit.
+        store.commit(vec![Change::Told { number: 4 }]).wait().unwrap();
+        let (old, both) = (by_id(&store, &user("id-alice")).unwrap(), ["d", "e"]);
+        let twice = both.iter().zip(old.version..).map(|(text, version)| {
+            Change::UpdateAccount(Account { version, name: Some((*text).to_owned()), ..old.clone() })
+        });
+        store.commit([tell()].into_iter().chain(twice).collect()).wait().unwrap();
+        // What ends a login is told in its place, and what came before it stays.
+        change(&store, &|alice| Account { disabled: true, ..alice });
+        call(&store, "f");
+        change(&store, &|alice| Account { disabled: false, ..alice });
+        // A commit that is refused takes nothing out.
+        let stale = Account { name: Some("x".to_owned()), ..old.clone() };
+        assert_eq!(refused(&store, vec![tell(), Change::UpdateAccount(stale)]), StoreError::Conflict);
+        let version = by_id(&store, &old.id).unwrap().version;
+        store.commit(vec![tell(), Change::RemoveAccount { id: old.id, version }]).wait().unwrap();
+        drop(store);
+        let expected = vec![
+            entry(0, EventKind::Created, ""),
+            entry(2, EventKind::Created, ""),
+            entry(6, EventKind::Updated, "e"),
+            entry(7, EventKind::Disabled, "e"),
+            entry(9, EventKind::Updated, "f"),
+            entry(10, EventKind::Deleted, "f"),
+        ];
+        assert_eq!(left(&backend.open()), expected);
+    }
+
     fn a_commit_is_done_also_when_nobody_waits_for_it(store, backend) {
         drop(store.commit(vec![Change::InsertAccount(account("alice"))]));
         drop(store);

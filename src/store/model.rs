@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::contract::{Backend, account, at, email, key, name, revocation, session, sid, user};
-use super::{Account, AccountKey, Change, Committed, Origin, Session, Store, StoreError, StoredKey};
+use super::{Account, AccountKey, Change, Committed, EventKind, EventUser, Origin};
+use super::{Session, Store, StoreError, StoredKey};
 use crate::clock::Timestamp;
 use crate::identity::{Email, SessionId, UserId};
 use crate::settings::StoreSettings;
@@ -35,11 +36,16 @@ struct Model {
     sessions: BTreeMap<SessionId, Session>,
     revocations: BTreeMap<u128, Timestamp>,
     keys: BTreeMap<String, StoredKey>,
+    /// What waits to be told, by its number.
+    outbox: BTreeMap<u64, (EventKind, EventUser)>,
+    next_event: u64,
+    /// Whether this commit's changes are told.
+    telling: bool,
 }
 
 impl Model {
     fn commit(&mut self, changes: &[Change]) -> Result<Committed, StoreError> {
-        let mut next = self.clone();
+        let mut next = Self { telling: false, ..self.clone() };
         let mut done = Committed::default();
         for change in changes {
             next.apply(change, &mut done)?;
@@ -54,21 +60,31 @@ impl Model {
                 if self.accounts.contains_key(&account.id) || self.removed.contains(&account.id) {
                     return Err(StoreError::NameTaken);
                 }
-                self.put(Account { version: 1, ..account.clone() })
+                self.put(Account { version: 1, ..account.clone() })?;
+                self.leave(EventKind::Created, account);
+                Ok(())
             }
             Change::UpdateAccount(account) => {
                 self.expect(&account.id, account.version)?;
-                let before = &self.accounts[&account.id];
+                let before = self.accounts[&account.id].clone();
                 let gone = before.email.as_ref().map(Email::key);
                 let kept = gone == account.email.as_ref().map(Email::key);
                 let vouched = before.origin.is_the_app() || before.email_verified;
                 self.former.extend(gone.filter(|_| vouched && !kept));
-                self.put(Account { version: account.version + 1, ..account.clone() })
+                self.put(Account { version: account.version + 1, ..account.clone() })?;
+                if account.disabled && !before.disabled {
+                    self.leave(EventKind::Disabled, account);
+                } else if EventUser::of(&before) != EventUser::of(account) {
+                    self.leave(EventKind::Updated, account);
+                }
+                Ok(())
             }
             Change::RemoveAccount { id, version } => {
                 self.expect(id, *version)?;
-                let gone = self.accounts.remove(id).and_then(|account| account.email);
-                self.former.extend(gone.map(|email| email.key()));
+                if let Some(gone) = self.accounts.remove(id) {
+                    self.former.extend(gone.email.as_ref().map(Email::key));
+                    self.leave(EventKind::Deleted, &gone);
+                }
                 self.removed.insert(id.clone());
                 self.end(|session| session.user == *id, done);
                 Ok(())
@@ -109,8 +125,14 @@ impl Model {
                 Ok(())
             }
             // One record and no index, or a list: the contract's own tests say it all.
-            Change::InsertNumbered(_) | Change::PutAcme(_) | Change::Tell { .. } | Change::Told { .. } => {
-                unreachable!("none is drawn")
+            Change::InsertNumbered(_) | Change::PutAcme(_) => unreachable!("none is drawn"),
+            Change::Tell { .. } => {
+                self.telling = true;
+                Ok(())
+            }
+            Change::Told { number } => {
+                self.outbox.remove(number);
+                Ok(())
             }
             Change::InsertKey(key) => {
                 if self.keys.contains_key(&key.id) {
@@ -120,6 +142,20 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    fn leave(&mut self, kind: EventKind, account: &Account) {
+        if !self.telling {
+            return;
+        }
+        let last = self.outbox.iter().rfind(|(_, (_, known))| known.id == account.id);
+        if let Some((&number, (EventKind::Updated, _))) = last
+            && kind == EventKind::Updated
+        {
+            self.outbox.remove(&number);
+        }
+        self.outbox.insert(self.next_event, (kind, EventUser::of(account)));
+        self.next_event += 1;
     }
 
     fn put(&mut self, account: Account) -> Result<(), StoreError> {
@@ -167,7 +203,8 @@ impl Model {
 /// A step, as drawn. Indices are resolved against the model when it is taken.
 #[derive(Clone, Debug)]
 enum Step {
-    Commit(Vec<Draw>),
+    /// Told or not.
+    Commit(bool, Vec<Draw>),
     Purge(u64),
     Reopen,
 }
@@ -182,14 +219,16 @@ struct Draw {
     secs: u64,
     /// Whether the version is not the newest.
     stale: bool,
+    disabled: bool,
 }
 
 fn draw() -> impl Strategy<Value = Draw> {
     let name = proptest::option::weighted(0.8, any::<Index>());
     let address = proptest::option::weighted(0.6, any::<Index>());
     let stale = proptest::bool::weighted(0.1);
-    (0..14u8, any::<Index>(), name, address, 1..=SESSIONS, 0..600u64, stale).prop_map(
-        |(what, who, name, address, session, secs, stale)| Draw {
+    let disabled = proptest::bool::weighted(0.2);
+    (0..17u8, any::<Index>(), name, address, 1..=SESSIONS, 0..600u64, stale, disabled).prop_map(
+        |(what, who, name, address, session, secs, stale, disabled)| Draw {
             what,
             who,
             name,
@@ -197,13 +236,15 @@ fn draw() -> impl Strategy<Value = Draw> {
             session,
             secs,
             stale,
+            disabled,
         },
     )
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => proptest::collection::vec(draw(), 1..4).prop_map(Step::Commit),
+        12 => (any::<bool>(), proptest::collection::vec(draw(), 1..4))
+            .prop_map(|(told, draws)| Step::Commit(told, draws)),
         2 => (0..700u64).prop_map(Step::Purge),
         1 => Just(Step::Reopen),
     ]
@@ -222,12 +263,13 @@ impl Draw {
             email_verified: self.secs.is_multiple_of(3),
             origin: if self.secs % 3 == 1 { Origin::Imported } else { Origin::Registered },
             generation: self.secs,
+            disabled: self.disabled,
             ..account("drawn")
         };
         let known = model.sessions.get(&sid(self.session));
         match self.what {
             0..=2 => Change::InsertAccount(drawn),
-            3..=4 => Change::UpdateAccount(drawn),
+            3..=4 | 11..=12 => Change::UpdateAccount(drawn),
             5 => Change::RemoveAccount { id, version },
             6 => Change::ExpectAccount { id, version },
             7 => {
@@ -242,7 +284,9 @@ impl Draw {
             9 if self.stale => Change::EndSessions { user: id, except: Some(sid(self.session)) },
             9 => Change::EndSession(sid(self.session)),
             10 => Change::Revoke(revocation(u128::from(self.session), at(self.secs))),
-            11..=12 => {
+            // One of the events that wait, or one that is gone.
+            13 => Change::Told { number: self.who.index(usize::from(self.session) * 4) as u64 },
+            14..=15 => {
                 let index = self.address.unwrap_or(self.who);
                 Change::ExpectNewAddress(email(index.get::<&str>(&ADDRESSES)))
             }
@@ -276,6 +320,10 @@ fn agrees(store: &impl Store, model: &Model, now: Timestamp) {
         let found = store.session(sid(n)).wait().unwrap();
         assert_eq!(found.as_ref(), model.sessions.get(&sid(n)));
     }
+    let outbox = store.outbox(0, 1000).wait().unwrap();
+    assert_eq!(outbox.pending, outbox.events.len() as u64);
+    let told = outbox.events.into_iter().map(|event| (event.number, (event.kind, event.user)));
+    assert_eq!(told.collect::<BTreeMap<_, _>>(), model.outbox);
     let live = |r: &Revocation| r.until > now;
     let found: BTreeMap<_, _> =
         store.revocations().wait().unwrap().into_iter().filter(live).map(|r| (r.id.0, r.until)).collect();
@@ -292,8 +340,10 @@ fn follow<B: Backend>(backend: &B, steps: &[Step]) {
     for step in steps {
         let open = store.as_ref().expect("it is opened again at once");
         match step {
-            Step::Commit(draws) => {
-                let changes: Vec<_> = draws.iter().map(|draw| draw.change(&model)).collect();
+            Step::Commit(told, draws) => {
+                let tell = told.then_some(Change::Tell { at: at(0) });
+                let changes = draws.iter().map(|draw| draw.change(&model));
+                let changes: Vec<_> = tell.into_iter().chain(changes).collect();
                 let expected = model.commit(&changes);
                 assert_eq!(open.commit(changes).wait(), expected);
                 // A revocation of the past is no matter of the model.

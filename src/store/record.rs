@@ -257,6 +257,15 @@ pub struct Event {
     pub user: EventUser,
 }
 
+impl Event {
+    /// Whether nothing is lost when this one is told and not the one that came right before it of the same
+    /// account: an update says how the account is, all of it.
+    #[must_use]
+    pub fn supersedes(&self, before: &Self) -> bool {
+        (before.kind, self.kind) == (EventKind::Updated, EventKind::Updated)
+    }
+}
+
 /// What can happen to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
@@ -375,7 +384,8 @@ pub enum Change {
     /// A new key. Fails with `Conflict` when the id exists.
     InsertKey(StoredKey),
     /// The changes of accounts that follow in this commit are told to the app: each that anybody could see
-    /// leaves an [`Event`] in the outbox.
+    /// leaves an [`Event`] in the outbox. An update that waits and is the account's last event leaves it when
+    /// another one comes.
     Tell {
         /// When they happen.
         at: Timestamp,

@@ -14,6 +14,7 @@
 //! | `r` | bucket, rows left in it | packed revocations |
 //! | `k` | key id | the key, JSON |
 //! | `o` | a number | what the app is to be told, JSON |
+//! | `w` | user id | the number in `o` of an update that waits, where nothing came after it |
 //! | `c` | a number | a piece of what an ACME authority knows us by, JSON |
 //!
 //! Numbers in keys are big-endian, so that the order of the bytes is their order. A change checks what
@@ -60,6 +61,7 @@ pub(super) enum Kind {
     Key = b'k' as isize,
     Acme = b'c' as isize,
     Event = b'o' as isize,
+    WaitingUpdate = b'w' as isize,
 }
 
 impl Kind {
@@ -79,6 +81,7 @@ impl Kind {
             Self::Key => "key",
             Self::Acme => "ACME state",
             Self::Event => "event",
+            Self::WaitingUpdate => "waiting update",
         }
     }
 
