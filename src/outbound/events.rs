@@ -2,10 +2,11 @@
 //!
 //! An event is in the store before anybody hears of what it tells, and leaves it when the app has answered
 //! with 2xx. So it comes at least once: a process that dies in between tells it again, under the same
-//! id. Of one account one event is under way at a time, the next one after it was taken; accounts do not wait
-//! for each other, as long as no more than [`WINDOW`] events wait.
+//! id. Of one account one event is under way at a time, the next one after it was taken; how accounts do not wait
+//! for each other is in `line.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod line;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use self::line::{Line, Turn};
 use super::caller::{Call, Caller};
 use super::signature;
 use crate::clock::Clock;
@@ -27,11 +29,6 @@ use crate::store::{Change, Event, EventKind, EventUser, Store, StoreError};
 
 /// Calls under way.
 const AT_ONCE: usize = 8;
-/// Events in memory.
-const WINDOW: usize = 1000;
-/// The pause after a first failure; doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The pause when the store cannot be read: while another process has it, or it is full.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -104,21 +101,11 @@ struct Payload<'a> {
     data: &'a EventUser,
 }
 
-/// One account's events.
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<Event>,
-    /// Failures of the first one in a row.
-    failures: u32,
-    /// Not before this; `None` is at once.
-    after: Option<Instant>,
-    under_way: bool,
-}
-
 /// How telling one event ended.
 struct Told {
     user: UserId,
-    result: Result<(), String>,
+    /// Whether it needs not be told any more.
+    done: bool,
 }
 
 /// What telling needs, shared by the calls under way.
@@ -129,29 +116,18 @@ struct Means {
 
 struct Teller {
     means: Arc<Means>,
-    queues: BTreeMap<UserId, Queue>,
-    loaded: usize,
+    line: Line,
     /// The number from which the outbox was not read yet.
     next: u64,
     /// Whether there may be more to read, and from when on.
     look: Option<Instant>,
-    /// Whether the last call failed.
-    down: bool,
     calls: JoinSet<Told>,
 }
 
 impl Teller {
     fn new(parts: EventsParts) -> Self {
         let means = Arc::new(Means { caller: Caller::new(), parts });
-        Self {
-            means,
-            queues: BTreeMap::new(),
-            loaded: 0,
-            next: 0,
-            look: Some(Instant::now()),
-            down: false,
-            calls: JoinSet::new(),
-        }
+        Self { means, line: Line::default(), next: 0, look: Some(Instant::now()), calls: JoinSet::new() }
     }
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
@@ -182,73 +158,57 @@ impl Teller {
     }
 
     async fn read(&mut self) {
-        let parts = &self.means.parts;
-        let room = WINDOW.saturating_sub(self.loaded);
-        let outbox = match parts.store.outbox(self.next, room).await {
-            Ok(outbox) => outbox,
-            Err(error) => {
-                tracing::debug!(%error, "the outbox cannot be read");
-                self.look = Some(Instant::now() + STORE_PAUSE);
-                return;
-            }
-        };
-        parts.metrics.events_pending.set(i64::try_from(outbox.pending).unwrap_or(i64::MAX));
-        // A full page: there may be more, when there is room for it.
-        self.look = (room > 0 && outbox.events.len() == room).then(Instant::now);
-        for event in outbox.events {
-            self.next = event.number + 1;
-            self.loaded += 1;
-            self.queues.entry(event.user.id.clone()).or_default().events.push_back(event);
+        if let Err(error) = self.read_on().await {
+            tracing::debug!(%error, "the outbox cannot be read");
+            self.look = Some(Instant::now() + STORE_PAUSE);
         }
-        if self.loaded >= WINDOW {
-            self.look = None;
+    }
+
+    async fn read_on(&mut self) -> Result<(), StoreError> {
+        let EventsParts { store, metrics, .. } = &self.means.parts;
+        let room = self.line.room();
+        let outbox = store.outbox(self.next, room).await?;
+        metrics.events_pending.set(i64::try_from(outbox.pending).unwrap_or(i64::MAX));
+        let full_page = room > 0 && outbox.events.len() == room;
+        let superseded = self.line.superseded(&outbox.events);
+        let recount = !superseded.is_empty();
+        if recount {
+            // Most are gone already; those that are not must be before the newer one is told and forgotten, or
+            // they would be told after it by the next process.
+            store.commit(superseded.into_iter().map(|number| Change::Told { number }).collect()).await?;
         }
+        if let Some(last) = outbox.events.last() {
+            self.next = last.number + 1;
+        }
+        self.line.load(outbox.events);
+        let more = full_page && self.line.room() > 0;
+        self.look = (more || recount).then(Instant::now);
+        Ok(())
     }
 
     /// Starts as many calls as may be under way.
     fn begin(&mut self) {
-        let now = Instant::now();
-        for (user, queue) in &mut self.queues {
-            if self.calls.len() >= AT_ONCE {
-                return;
-            }
-            let due = !queue.under_way && queue.after.is_none_or(|after| after <= now);
-            let Some(event) = queue.events.front().filter(|_| due) else { continue };
-            queue.under_way = true;
-            let (means, event, user, failures) =
-                (Arc::clone(&self.means), event.clone(), user.clone(), queue.failures);
-            self.calls.spawn(async move { Told { user, result: means.tell(&event, failures).await } });
+        while self.calls.len() < AT_ONCE {
+            let Some(Turn { event, failures }) = self.line.take_turn(Instant::now()) else { return };
+            let means = Arc::clone(&self.means);
+            self.calls.spawn(async move {
+                let done = means.tell(&event, failures).await.is_ok();
+                Told { user: event.user.id, done }
+            });
         }
+    }
+
+    fn settle(&mut self, told: &Told) {
+        self.line.settle(&told.user, told.done, Instant::now());
+        // There may be room now. And what waits is counted anew: what was told may have been replaced meanwhile,
+        // by one that waits.
+        self.look = Some(Instant::now());
     }
 
     /// When something is to be done that nobody wakes us for.
     fn next_wake(&self) -> Option<Instant> {
-        let full = self.calls.len() >= AT_ONCE;
-        let waiting = self.queues.values().filter(|queue| !full && !queue.under_way);
-        waiting.filter_map(|queue| queue.after).chain(self.look).min()
-    }
-
-    fn settle(&mut self, told: &Told) {
-        let Some(queue) = self.queues.get_mut(&told.user) else { return };
-        queue.under_way = false;
-        if told.result.is_err() {
-            queue.failures = queue.failures.saturating_add(1);
-            queue.after = Some(Instant::now() + pause(queue.failures));
-            self.down = true;
-            return;
-        }
-        queue.events.pop_front();
-        (queue.failures, queue.after) = (0, None);
-        if queue.events.is_empty() {
-            self.queues.remove(&told.user);
-        }
-        self.loaded = self.loaded.saturating_sub(1);
-        // Also to count anew: what was told may have been replaced meanwhile, and counts as one that waits.
-        self.look = Some(Instant::now());
-        // The app is there again: the others need not wait any longer.
-        if std::mem::take(&mut self.down) {
-            self.queues.values_mut().for_each(|queue| queue.after = None);
-        }
+        let turn = (self.calls.len() < AT_ONCE).then(|| self.line.next_turn(Instant::now())).flatten();
+        turn.into_iter().chain(self.look).min()
     }
 }
 
@@ -296,11 +256,6 @@ impl Means {
     }
 }
 
-fn pause(failures: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
-    FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
-}
-
 async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake).await,
@@ -311,15 +266,17 @@ async fn sleep_until(wake: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
+    use std::sync::mpsc;
 
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
     use crate::secret::Secret;
-    use crate::store::contract::{START, account};
-    use crate::store::memory::MemoryStore;
+    use crate::store::contract::{Backend as _, START, account};
+    use crate::store::memory::{MemoryKv, MemoryStore};
+    use crate::store::{Account, AccountKey, Kv as _};
 
-    /// An app that answers everything with this status, on a thread that ends with the process.
-    fn app(status: &'static str) -> String {
+    /// An app that answers each body as it is told to, on a thread that ends with the process.
+    fn app(answer: impl Fn(&str) -> &'static str + Send + 'static) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         thread::spawn(move || {
@@ -332,16 +289,15 @@ mod tests {
                     let read = stream.read(&mut piece).unwrap();
                     seen.extend_from_slice(&piece[..read]);
                 }
+                let text = String::from_utf8(seen).unwrap();
+                let status = answer(text.split_once("\r\n\r\n").unwrap().1);
                 write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
             }
         });
         url
     }
 
-    fn parts(url: &str, now: Timestamp) -> EventsParts {
-        let store = MemoryStore::new();
-        let changes = vec![Change::Tell { at: START }, Change::InsertAccount(account("alice"))];
-        store.commit(changes).wait().unwrap();
+    fn parts(url: &str, now: Timestamp, store: MemoryStore) -> EventsParts {
         EventsParts {
             settings: EventSettings {
                 url: url.parse().unwrap(),
@@ -356,6 +312,23 @@ mod tests {
         }
     }
 
+    fn insert(store: &dyn Store, text: &str) {
+        let changes = vec![Change::Tell { at: START }, Change::InsertAccount(account(text))];
+        store.commit(changes).wait().unwrap();
+    }
+
+    fn rename(store: &dyn Store, text: &str) {
+        let known = store.account(AccountKey::Id(account("alice").id)).wait().unwrap().unwrap();
+        let named = Account { name: Some(text.to_owned()), ..known };
+        store.commit(vec![Change::Tell { at: START }, Change::UpdateAccount(named)]).wait().unwrap();
+    }
+
+    /// What waits, by the names that it tells of.
+    fn waiting(store: &dyn Store) -> Vec<String> {
+        let events = store.outbox(0, 9999).wait().unwrap().events;
+        events.into_iter().map(|event| event.user.name.unwrap_or_default()).collect()
+    }
+
     fn until(is_so: impl Fn() -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while !is_so() {
@@ -367,8 +340,9 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_given_up_in_the_end_and_not_before() {
         for (later, given_up) in [(Duration::from_mins(59), 0), (Duration::from_mins(61), 1)] {
-            let parts = parts(&app("500 Oh"), START.plus(later));
+            let parts = parts(&app(|_| "500 Oh"), START.plus(later), MemoryStore::new());
             let (store, metrics) = (Arc::clone(&parts.store), Arc::clone(&parts.metrics));
+            insert(&*store, "alice");
             let events = Events::start(parts).unwrap();
             until(|| metrics.events.of(EventResult::Failed).value() == 1);
             until(|| metrics.events_pending.value() == 1 - given_up);
@@ -381,40 +355,83 @@ mod tests {
     }
 
     #[test]
-    fn of_one_account_one_event_is_under_way() {
-        let parts = parts("http://127.0.0.1:1/", START);
-        let mut teller = Teller::new(parts);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            for n in 0..20_u8 {
-                let name = ["a", "b"][usize::from(n % 2)];
-                let event = Event {
-                    number: n.into(),
-                    id: n.to_string(),
-                    kind: EventKind::Updated,
-                    at: START,
-                    user: EventUser::of(&account(name)),
-                };
-                teller.queues.entry(event.user.id.clone()).or_default().events.push_back(event);
-            }
-            teller.begin();
-            teller.begin();
-            assert_eq!(teller.calls.len(), 2, "one for each account");
-            teller.settle(&Told { user: account("a").id, result: Err("no".to_owned()) });
-            teller.begin();
-            assert_eq!(teller.calls.len(), 2, "a failed one has to wait");
-            assert_eq!(teller.queues[&account("a").id].events[0].number, 0, "and is the next again");
-            teller.settle(&Told { user: account("b").id, result: Ok(()) });
-            teller.begin();
-            assert_eq!(teller.calls.len(), 4, "the app is there: nobody waits");
-            assert_eq!(teller.queues[&account("b").id].events[0].number, 3);
+    fn an_update_that_is_replaced_while_it_is_under_way_is_followed_by_the_newer_one() {
+        let ((came, told), (go_on, held)) = (mpsc::channel(), mpsc::channel::<()>());
+        let url = app(move |body| {
+            came.send(body.to_owned()).unwrap();
+            held.recv().unwrap();
+            "200 OK"
         });
+        let parts = parts(&url, START, MemoryStore::new());
+        let (store, metrics) = (Arc::clone(&parts.store), Arc::clone(&parts.metrics));
+        let woken = Arc::clone(&parts.woken);
+        insert(&*store, "alice");
+        store.commit(vec![Change::Told { number: 0 }]).wait().unwrap();
+        rename(&*store, "first");
+        let _events = Events::start(parts).unwrap();
+        assert!(told.recv().unwrap().contains("first"));
+        rename(&*store, "second");
+        rename(&*store, "third");
+        woken.notify_one();
+        assert_eq!(waiting(&*store), ["third"]);
+        go_on.send(()).unwrap();
+        assert!(told.recv().unwrap().contains("third"));
+        until(|| metrics.events.of(EventResult::Sent).value() == 1);
+        assert_eq!(waiting(&*store), ["third"], "what was told was the first one");
+        until(|| metrics.events_pending.value() == 1);
+        go_on.send(()).unwrap();
+        until(|| metrics.events_pending.value() == 0);
+        assert_eq!(waiting(&*store), [""; 0]);
+    }
+
+    /// The outbox of a store that was written when each change left one more.
+    #[test]
+    fn what_is_superseded_is_out_of_the_store_before_the_newer_one_is_told() {
+        let kv = MemoryKv::default();
+        let store = kv.open();
+        insert(&store, "alice");
+        for n in 0..1200 {
+            rename(&store, &n.to_string());
+            let index = [b"w", account("alice").id.as_str().as_bytes()].concat();
+            kv.apply(&[(index, None)].into()).unwrap();
+        }
+        insert(&store, "bob");
+        assert_eq!(waiting(&store).len(), 1202);
+        let (came, told) = mpsc::channel();
+        let url = app(move |body| {
+            came.send(body.to_owned()).unwrap();
+            if body.contains("user.updated") { "500 Oh" } else { "200 OK" }
+        });
+        let parts = parts(&url, START, store);
+        let (store, metrics) = (Arc::clone(&parts.store), Arc::clone(&parts.metrics));
+        let _events = Events::start(parts).unwrap();
+        until(|| metrics.events_pending.value() == 1);
+        assert_eq!(waiting(&*store), ["1199"], "although no update was taken");
+        let told: Vec<String> = told.try_iter().collect();
+        assert!(told.iter().take(3).any(|body| body.contains(r#""username":"bob""#)), "{told:?}");
+        assert!(told.len() < 50, "{} calls", told.len());
     }
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
-        let secs: Vec<u64> = (1..=9).map(|failures| pause(failures).as_secs()).collect();
-        assert_eq!(secs, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    fn a_full_line_is_read_on_when_an_account_is_refused() {
+        let parts = parts("http://127.0.0.1:1/", START, MemoryStore::new());
+        insert(&*parts.store, "bob");
+        let mut teller = Teller::new(parts);
+        let room = teller.line.room() as u64;
+        let event = |number: u64| {
+            let user = EventUser::of(&account(&format!("user{number}")));
+            Event { number, id: number.to_string(), kind: EventKind::Created, at: START, user }
+        };
+        teller.line.load((100..100 + room).map(event).collect());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            teller.read().await;
+            assert_eq!((teller.line.room(), teller.look), (0, None));
+            let turn = teller.line.take_turn(Instant::now()).unwrap();
+            teller.settle(&Told { user: turn.event.user.id, done: false });
+            assert!(teller.look.is_some());
+            teller.read().await;
+            assert_eq!((teller.line.room(), teller.next), (0, 1), "there was room for bob");
+        });
     }
 }

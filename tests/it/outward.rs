@@ -570,6 +570,52 @@ fn a_failed_event_is_told_again_under_its_id_and_stops_no_other_account() {
 }
 
 #[test]
+fn who_changes_all_the_time_holds_up_nobody() {
+    let upstream = Upstream::echo();
+    let up = Arc::new(AtomicBool::new(true));
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let (here, log) = (Arc::clone(&up), Arc::clone(&taken));
+    let told = app(move |event| {
+        if !here.load(Ordering::SeqCst) {
+            return ("503 Service Unavailable", "");
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of = |name: &str| text(&event["data"][name]);
+        log.lock().unwrap().push((text(&event["type"]), of("username"), of("name")));
+        ("200 OK", "")
+    });
+    let mut gateway = start_telling(&base(&upstream), &told);
+    let alice = gateway.user("alice");
+    all_told(&gateway, &told, 1);
+    up.store(false, Ordering::SeqCst);
+    let rename = |gateway: &Gateway, numbers: std::ops::Range<u32>| {
+        let mut client = gateway.connect();
+        for number in numbers {
+            let body = json!({"name": format!("name {number}")});
+            let change = Request::new("PATCH", "/auth/me").bearer(&alice.access).json(body);
+            client.send(change.bytes()).response().expect(200);
+        }
+    };
+    rename(&gateway, 0..1100);
+    gateway.register("bob").expect(201);
+    pending(&gateway, 2);
+    gateway.kill();
+    gateway.start_again();
+    rename(&gateway, 1100..1500);
+    pending(&gateway, 2);
+    up.store(true, Ordering::SeqCst);
+    pending(&gateway, 0);
+    let taken = taken.lock().unwrap().clone();
+    let bob = taken.iter().position(|(kind, user, _)| kind == "user.created" && user == "bob");
+    assert!(bob.is_some_and(|place| place <= 3), "{bob:?} of {taken:?}");
+    let of_alice: Vec<_> = taken.iter().filter(|(_, user, _)| user == "alice").collect();
+    assert_eq!(of_alice[0].0, "user.created");
+    let numbers: Vec<u32> = of_alice[1..].iter().map(|event| event.2[5..].parse().unwrap()).collect();
+    assert!(numbers.is_sorted() && numbers.len() <= 3, "{numbers:?}");
+    assert_eq!(numbers.last(), Some(&1499));
+}
+
+#[test]
 fn an_app_that_hangs_delays_nothing_but_its_events() {
     let (upstream, told) = (Upstream::echo(), Upstream::scripted(hang));
     let mut gateway = start_telling(&base(&upstream), &told);
