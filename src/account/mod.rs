@@ -133,7 +133,7 @@ impl Accounts {
     pub fn new(parts: AccountsParts) -> std::io::Result<Self> {
         let auth = &parts.settings.auth;
         let revoker = Revoker::new(Arc::clone(&parts.store), parts.revocations, Arc::clone(&parts.clock));
-        revoker.tell(parts.outside.outbox.clone());
+        revoker.tell(parts.outside.is_told);
         Ok(Self {
             names: Names::new(auth),
             hasher: Arc::new(Hasher::start(&auth.password, &parts.metrics)?),
@@ -166,7 +166,7 @@ impl Accounts {
             Arc::new(self.hasher.restarted(&auth.password, &self.metrics)?)
         };
         self.throttle.set(auth.throttle, auth.registrations_per_address);
-        self.revoker.tell(outside.outbox.clone());
+        self.revoker.tell(outside.is_told);
         self.longest.fetch_max(usable_for(&settings), Ordering::SeqCst);
         self.legacy_end.fetch_max(legacy_end(&settings), Ordering::SeqCst);
         Ok(Self {

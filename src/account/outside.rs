@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use crate::secret::Secret;
 
 /// An answer some time later.
@@ -68,9 +66,8 @@ pub struct Outside {
     pub migration: Option<Arc<dyn Migration>>,
     /// `[auth] admission_url`
     pub admission: Option<Arc<dyn Admission>>,
-    /// `[events]`: notified after each commit that leaves something in the outbox. Without it nothing is
-    /// left there.
-    pub outbox: Option<Arc<Notify>>,
+    /// `[events]`: whether what happens to accounts is left in the outbox.
+    pub is_told: bool,
 }
 
 impl std::fmt::Debug for Outside {
@@ -78,7 +75,7 @@ impl std::fmt::Debug for Outside {
         f.debug_struct("Outside")
             .field("migration", &self.migration.is_some())
             .field("admission", &self.admission.is_some())
-            .field("outbox", &self.outbox.is_some())
+            .field("is_told", &self.is_told)
             .finish()
     }
 }

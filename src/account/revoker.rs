@@ -9,10 +9,8 @@
 //! flight are counted, and one is taken back only when no other stands behind it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::store::{Change, Committed, Store, StoreError};
@@ -23,8 +21,8 @@ pub(super) struct Revoker {
     store: Arc<dyn Store>,
     list: Arc<RevocationList>,
     clock: Arc<dyn Clock>,
-    /// Who is waiting for events, where the app is told of accounts.
-    outbox: ArcSwapOption<Notify>,
+    /// Whether the app is told of accounts.
+    is_told: AtomicBool,
     pending: Mutex<HashMap<RevocationId, Pending>>,
 }
 
@@ -37,12 +35,12 @@ struct Pending {
 
 impl Revoker {
     pub(super) fn new(store: Arc<dyn Store>, list: Arc<RevocationList>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, list, clock, outbox: ArcSwapOption::empty(), pending: Mutex::default() }
+        Self { store, list, clock, is_told: AtomicBool::new(false), pending: Mutex::default() }
     }
 
-    /// Whether commits tell the app of accounts from here on, and who is woken then.
-    pub(super) fn tell(&self, outbox: Option<Arc<Notify>>) {
-        self.outbox.store(outbox);
+    /// Whether commits tell the app of accounts from here on.
+    pub(super) fn tell(&self, is_told: bool) {
+        self.is_told.store(is_told, Ordering::SeqCst);
     }
 
     /// Whether one of these is revoked, or about to be.
@@ -52,15 +50,11 @@ impl Revoker {
 
     /// Publishes the revocations among `changes`, then commits them all.
     pub(super) async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, StoreError> {
-        let outbox = self.outbox.load_full().filter(|_| changes.iter().any(is_of_account));
-        if outbox.is_some() {
+        if self.is_told.load(Ordering::SeqCst) && changes.iter().any(is_of_account) {
             changes.insert(0, Change::Tell { at: self.clock.now() });
         }
         let mut published = self.publish(&changes);
         let answer = self.store.commit(changes).await;
-        if let Some(outbox) = outbox {
-            outbox.notify_one();
-        }
         published.stays = !answer.as_ref().is_err_and(is_definite);
         answer
     }

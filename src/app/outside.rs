@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use crate::account::{Admission, Migration, Outside};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
@@ -15,14 +13,13 @@ use crate::store::Store;
 /// What outlives a reload.
 pub(super) struct Outgoing {
     calls: Arc<Calls>,
-    outbox: Arc<Notify>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
 impl Outgoing {
     pub(super) fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { calls: Arc::default(), outbox: Arc::default(), metrics, clock }
+        Self { calls: Arc::default(), metrics, clock }
     }
 
     /// Those who have a say by these settings.
@@ -39,8 +36,7 @@ impl Outgoing {
             let (calls, metrics, clock) = (Arc::clone(calls), Arc::clone(metrics), Arc::clone(&self.clock));
             Arc::new(AdmissionByApp::new(admission, secret, calls, metrics, clock))
         });
-        let outbox = settings.events.is_some().then(|| Arc::clone(&self.outbox));
-        Outside { migration, admission, outbox }
+        Outside { migration, admission, is_told: settings.events.is_some() }
     }
 
     /// Who tells the app of accounts by these settings.
@@ -49,7 +45,6 @@ impl Outgoing {
             Events::start(EventsParts {
                 settings: events,
                 store,
-                woken: Arc::clone(&self.outbox),
                 metrics: Arc::clone(&self.metrics),
                 clock: Arc::clone(&self.clock),
             })
@@ -60,5 +55,5 @@ impl Outgoing {
 
 /// For a command that works on the store itself: what it changes waits in the outbox for the gateway.
 pub(crate) fn recording(settings: &Settings) -> Outside {
-    Outside { outbox: settings.events.is_some().then(Arc::default), ..Outside::default() }
+    Outside { is_told: settings.events.is_some(), ..Outside::default() }
 }

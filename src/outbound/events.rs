@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -38,8 +38,6 @@ pub struct EventsParts {
     pub settings: EventSettings,
     /// Where the outbox is.
     pub store: Arc<dyn Store>,
-    /// Notified when there is something new in it.
-    pub woken: Arc<Notify>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -131,7 +129,7 @@ impl Teller {
     }
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let woken = Arc::clone(&self.means.parts.woken);
+        let woken = self.means.parts.store.more_in_outbox();
         loop {
             let step = async {
                 if self.look.is_some_and(|at| at <= Instant::now()) {
@@ -306,7 +304,6 @@ mod tests {
                 keep: Duration::from_hours(1),
             },
             store: Arc::new(store),
-            woken: Arc::default(),
             metrics: Arc::default(),
             clock: Arc::new(ManualClock::at(now)),
         }
@@ -364,7 +361,6 @@ mod tests {
         });
         let parts = parts(&url, START, MemoryStore::new());
         let (store, metrics) = (Arc::clone(&parts.store), Arc::clone(&parts.metrics));
-        let woken = Arc::clone(&parts.woken);
         insert(&*store, "alice");
         store.commit(vec![Change::Told { number: 0 }]).wait().unwrap();
         rename(&*store, "first");
@@ -372,7 +368,6 @@ mod tests {
         assert!(told.recv().unwrap().contains("first"));
         rename(&*store, "second");
         rename(&*store, "third");
-        woken.notify_one();
         assert_eq!(waiting(&*store), ["third"]);
         go_on.send(()).unwrap();
         assert!(told.recv().unwrap().contains("third"));

@@ -766,6 +766,19 @@ behaviours! {
         assert_eq!(kinds(&store, 0), (all[2..].to_vec(), 3));
     }
 
+    fn who_reads_the_outbox_is_woken_also_when_nobody_waits_for_the_commit(store, _backend) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let woken = |within| {
+            let notified = store.more_in_outbox();
+            runtime.block_on(async { tokio::time::timeout(within, notified.notified()).await.is_ok() })
+        };
+        drop(store.commit(vec![Change::Tell { at: at(5) }, Change::InsertAccount(account("alice"))]));
+        assert!(woken(Duration::from_secs(20)));
+        store.commit(vec![Change::InsertAccount(account("bob"))]).wait().unwrap();
+        store.commit(vec![Change::Told { number: 0 }]).wait().unwrap();
+        assert!(!woken(Duration::ZERO), "nothing was left");
+    }
+
     /// However often an account is changed, one update of it waits: the last one, under a number and an id of its
     /// own, behind what was left meanwhile. Nothing else is ever left out.
     fn of_an_account_one_update_waits_and_it_is_the_newest(store, backend) {

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::kv::{Batch, Kv, KvError};
 use super::tables::{self, Transaction};
@@ -64,6 +64,7 @@ impl fmt::Debug for StoreOptions {
 pub struct Engine<K> {
     queue: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    more_in_outbox: Arc<Notify>,
     backend: PhantomData<fn(K)>,
 }
 
@@ -76,7 +77,12 @@ impl<K> fmt::Debug for Engine<K> {
 impl<K: Kv> Engine<K> {
     /// Starts the store's thread over an open backend.
     pub(super) fn over(kv: K, min_free: u64, options: StoreOptions) -> io::Result<Self> {
-        let engine = Self { queue: Mutex::new(None), thread: Mutex::new(None), backend: PhantomData };
+        let engine = Self {
+            queue: Mutex::new(None),
+            thread: Mutex::new(None),
+            more_in_outbox: Arc::default(),
+            backend: PhantomData,
+        };
         engine.go_on(kv, min_free, options)?;
         Ok(engine)
     }
@@ -85,9 +91,9 @@ impl<K: Kv> Engine<K> {
     pub(super) fn go_on(&self, kv: K, min_free: u64, options: StoreOptions) -> io::Result<()> {
         self.close();
         let (queue, jobs) = mpsc::sync_channel(QUEUE);
-        let thread = thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || Worker { kv, min_free, options, broken: None }.run(&jobs))?;
+        let more_in_outbox = Arc::clone(&self.more_in_outbox);
+        let worker = Worker { kv, min_free, options, more_in_outbox, broken: None };
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || worker.run(&jobs))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
         Ok(())
@@ -173,6 +179,10 @@ impl<K: 'static> Store for Engine<K> {
 
     fn outbox(&self, from: u64, limit: usize) -> Reply<Outbox> {
         self.read(move |rows| tables::outbox::read(rows, from, limit))
+    }
+
+    fn more_in_outbox(&self) -> Arc<Notify> {
+        Arc::clone(&self.more_in_outbox)
     }
 
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed> {
@@ -262,6 +272,7 @@ struct Worker<K> {
     kv: K,
     min_free: u64,
     options: StoreOptions,
+    more_in_outbox: Arc<Notify>,
     /// Why nothing is done any more.
     broken: Option<String>,
 }
@@ -341,6 +352,9 @@ impl<K: Kv> Worker<K> {
             }
         }
         let durable = self.make_durable(&batch, started);
+        if durable.is_ok() && tables::outbox::is_left_by(&batch) {
+            self.more_in_outbox.notify_one();
+        }
         for answer in answers {
             answer(durable.clone());
         }

@@ -22,9 +22,10 @@ mod tables;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Timestamp;
 use crate::identity::{SessionId, UserId};
@@ -83,6 +84,8 @@ pub trait Store: Send + Sync + 'static {
     fn acme(&self) -> Reply<Option<AcmeState>>;
     /// Events that the app was not told yet, from this number on, at most `limit`.
     fn outbox(&self, from: u64, limit: usize) -> Reply<Outbox>;
+    /// Notified when there is more in the outbox, whoever has left it and whether or not they still wait.
+    fn more_in_outbox(&self) -> Arc<Notify>;
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed>;
     /// Writes a probe row, durably.

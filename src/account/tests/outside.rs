@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use crate::account::testing::{PASSWORD, World, client, registration, secret};
 use crate::account::{
     AccountError, Admission, Admitted, Applicant, Asked, Migration, NoAnswer, Outside, ProfileChange, Vouch,
@@ -158,15 +156,14 @@ async fn nobody_registers_without_an_answer_and_no_password_is_hashed_for_a_no()
 
 #[tokio::test]
 async fn what_is_refused_is_not_told_and_what_is_done_is() {
-    let woken = Arc::new(Notify::new());
-    let outside = Outside { outbox: Some(Arc::clone(&woken)), ..Outside::default() };
+    let outside = Outside { is_told: true, ..Outside::default() };
     let world = World::with_outside(outside, |_| ());
     world.store.fail_from(1, StoreError::Unavailable("gone".to_owned()));
     assert!(world.accounts.register(registration("alice"), &client("192.0.2.1")).await.is_err());
     assert!(world.store.heal());
     assert_eq!(world.store.outbox(0, 9).await.unwrap().pending, 0);
     world.register("alice").await;
-    woken.notified().await;
+    world.store.more_in_outbox().notified().await;
     let pair = world.login("alice").await;
     let caller = world.caller(&pair);
     // Sessions come and go, passwords change: nothing that the app could see.

@@ -7,7 +7,7 @@ use super::transaction::parse;
 use super::{Key, Kind, Transaction};
 use crate::clock::Timestamp;
 use crate::identity::UserId;
-use crate::store::{Account, Event, EventKind, EventUser, Outbox, StoreError};
+use crate::store::{Account, Batch, Event, EventKind, EventUser, Outbox, StoreError};
 
 fn row(number: u64) -> Key {
     Kind::Event.key(&[&number.to_be_bytes()])
@@ -64,6 +64,12 @@ pub(super) fn leave(
     rows.write(&row(number), &event)
 }
 
+/// Whether there is an event in what was written.
+pub(in crate::store) fn is_left_by(batch: &Batch) -> bool {
+    let events = batch.range([Kind::Event.prefix()].to_vec()..[Kind::Event.prefix() + 1].to_vec());
+    events.into_iter().any(|(_, value)| value.is_some())
+}
+
 /// Forgets an event. Fine when it is gone already.
 pub(super) fn forget(rows: &mut Transaction<'_>, number: u64) -> Result<(), StoreError> {
     let Some(event) = rows.read::<Event>(&row(number))? else { return Ok(()) };
@@ -97,7 +103,7 @@ pub(in crate::store) fn read(rows: &Transaction<'_>, from: u64, limit: usize) ->
 mod tests {
     use super::*;
     use crate::store::contract::{account, at};
-    use crate::store::kv::{Batch, Kv as _};
+    use crate::store::kv::Kv as _;
     use crate::store::memory::MemoryKv;
 
     /// Names that an account gets one after the other, each in a commit.
