@@ -204,14 +204,16 @@ impl App {
     /// end of that process, only requests under way are waited for; another signal ends that, too. Then the
     /// app is ended, if there is one; answers its exit code.
     pub fn leave(mut self, successor: Successor, signals: &mut Signals) -> Option<u8> {
-        tracing::info!("another process has taken over");
         let settings = self.settings();
         self.readiness.drain();
         self.control.disown();
         // Certificates are the other one's to ask for.
         drop(self.acme.take());
-        self.server.leave();
         let listening = Listening::start(successor.channel, Arc::clone(self.desk.revocations()));
+        if !self.server.leave() {
+            tracing::warn!("a worker is slow to leave");
+        }
+        tracing::info!("another process has taken over");
         let server = &self.server;
         let over = || server.is_done() || listening.has_ended();
         let until = Instant::now() + settings.server.drain_timeout;

@@ -210,10 +210,16 @@ impl Server {
     /// Judges requests by `shared` from here on; those in flight keep what they began with. When this
     /// returns, every worker has changed over. False: one did not in time.
     pub fn replace(&self, shared: Arc<Shared>) -> bool {
+        self.change_over(|| {
+            self.shared.send_replace(shared);
+        })
+    }
+
+    fn change_over(&self, change: impl FnOnce()) -> bool {
         let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
         // What a slow worker owes from the last time.
         while adopted.try_recv().is_ok() {}
-        self.shared.send_replace(shared);
+        change();
         let until = Instant::now() + ADOPTION;
         let waits = |_| adopted.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok();
         (0..self.workers.len()).all(waits)
@@ -225,11 +231,14 @@ impl Server {
     }
 
     /// Leaves the listeners to another process; each connection ends with its next answer. An idle one
-    /// stays, since its next request may be on the way.
-    pub fn leave(&mut self) {
+    /// stays, since its next request may be on the way. When this returns, every worker does so. False: one
+    /// did not in time.
+    pub fn leave(&mut self) -> bool {
         self.held.clear();
         self.files.clear();
-        self.stage.send_replace(Stage::Leaving);
+        self.change_over(|| {
+            self.stage.send_replace(Stage::Leaving);
+        })
     }
 
     /// Closes the listeners; each connection ends when its request is answered, an idle one at once.

@@ -277,7 +277,7 @@ async fn serve(start: Start) -> io::Result<()> {
     helpers.spawn_local(Rc::clone(&deadlines).tick());
     helpers.spawn_local(bursts.write());
     helpers.spawn_local(tidy(Rc::clone(&worker), start.turns));
-    helpers.spawn_local(follow(Rc::clone(&worker), replacements, start.adopted));
+    helpers.spawn_local(follow(Rc::clone(&worker), replacements, start.adopted.clone()));
     let mut accepting = tokio::task::JoinSet::new();
     for (service, listener) in start.listeners {
         let worker = Rc::clone(&worker);
@@ -298,6 +298,8 @@ async fn serve(start: Start) -> io::Result<()> {
     reached(&mut stage, Stage::Leaving).await;
     accepting.shutdown().await;
     worker.leaving.set(true);
+    // Nobody may wait for it: there is a drain without a process that follows.
+    let _ = start.adopted.send(());
     deadlines.wake_all();
     tokio::select! {
         () = all_ended(&worker), if *stage.borrow() == Stage::Leaving => {}

@@ -182,11 +182,18 @@ impl Gateway {
         }
     }
 
-    /// Starts a process that takes over, and gives back the one before.
+    /// Starts a process that takes over, and gives back the one before, each of whose answers ends its
+    /// connection from here on.
     #[track_caller]
     pub fn take_over(&mut self) -> Old {
         match self.try_serve(&["--take-over"]) {
-            Ok(process) => Old(self.process.replace(process).expect("the gateway runs")),
+            Ok(process) => {
+                let old = Old(self.process.replace(process).expect("the gateway runs"));
+                eventually("the old one leaves", || {
+                    old.log().contains("another process has taken over").then_some(())
+                });
+                old
+            }
             Err(ended) => panic!("nothing took over: {ended:?}\n{}", self.process().out.text()),
         }
     }
