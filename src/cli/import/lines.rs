@@ -1,29 +1,73 @@
-//! A file line by line, none longer than it may be in memory.
+//! A file line by line, or record by record where quotation marks keep lines together; neither is longer
+//! than it may be in memory.
+//!
+//! In a table an odd number of quotation marks leaves a field open (RFC 4180 section 2), so the lines up to
+//! the next odd one belong to the same record, also when it is thrown away for being too long. To go on with
+//! the line behind a mark would make accounts of what somebody has written into a field of his own.
 
 use std::io::{self, BufRead};
 
 /// The longest line, in bytes. The longest account is far shorter.
 pub(super) const LONGEST: usize = 16 * 1024;
 
+const TOO_LONG: &str = "longer than 16 KiB";
+const UNCLOSED: &str =
+    "a quotation mark that is not closed before the file ends; nothing that comes after it was read";
+
 /// What stands on a line, or why it cannot be read.
 pub(super) type Text = Result<String, &'static str>;
 
-/// Lines and their numbers, from 1.
+/// A line, or the lines of one record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The number of its first line, from 1.
+    pub(super) line: u64,
+    /// And of its last one.
+    pub(super) last: u64,
+    pub(super) text: Text,
+}
+
+/// A line, and whether it opens or closes what is quoted.
+struct Line {
+    text: Text,
+    turns: bool,
+}
+
+/// Reads records.
 pub(super) struct Lines<R> {
     input: R,
+    /// Whether quotation marks keep lines together.
+    quoted: bool,
     number: u64,
     /// Bytes read so far.
     pub(super) bytes: u64,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) const fn new(input: R) -> Self {
-        Self { input, number: 0, bytes: 0 }
+    pub(super) const fn new(input: R, quoted: bool) -> Self {
+        Self { input, quoted, number: 0, bytes: 0 }
+    }
+
+    /// The next record. Line breaks within it are `\n`.
+    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
+        let Some(first) = self.line()? else { return Ok(None) };
+        let line = self.number;
+        let mut text = first.text;
+        let mut open = self.quoted && first.turns;
+        while open {
+            let Some(next) = self.line()? else {
+                return Ok(Some(Record { line, last: self.number, text: Err(UNCLOSED) }));
+            };
+            text = joined(text, next.text);
+            open = !next.turns;
+        }
+        Ok(Some(Record { line, last: self.number, text }))
     }
 
     /// The next line without its end, and without a byte order mark at the start of the file.
-    pub(super) fn next(&mut self) -> io::Result<Option<(u64, Text)>> {
+    fn line(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
+        let mut turns = false;
         let mut too_long = false;
         let mut any = false;
         loop {
@@ -37,6 +81,7 @@ impl<R: BufRead> Lines<R> {
             any = true;
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
+            turns = piece.iter().fold(turns, |turns, byte| turns ^ (*byte == b'"'));
             if line.len() + piece.len() > LONGEST {
                 // The rest is passed over, not kept.
                 too_long = true;
@@ -57,8 +102,18 @@ impl<R: BufRead> Lines<R> {
         if self.number == 1 {
             start_of_file(&mut line)?;
         }
-        Ok(Some((self.number, if too_long { Err("longer than 16 KiB") } else { text(line) })))
+        Ok(Some(Line { text: if too_long { Err(TOO_LONG) } else { text(line) }, turns }))
     }
+}
+
+fn joined(record: Text, line: Text) -> Text {
+    let (mut record, line) = (record?, line?);
+    if record.len() + line.len() >= LONGEST {
+        return Err(TOO_LONG);
+    }
+    record.push('\n');
+    record.push_str(&line);
+    Ok(record)
 }
 
 fn start_of_file(line: &mut Vec<u8>) -> io::Result<()> {
@@ -85,10 +140,45 @@ fn text(mut line: Vec<u8>) -> Text {
 mod tests {
     use super::*;
 
-    fn all(input: &[u8]) -> Vec<(u64, Text)> {
+    fn records(input: &[u8], quoted: bool) -> Vec<(u64, u64, Text)> {
         // A small buffer: lines come in pieces.
-        let mut lines = Lines::new(io::BufReader::with_capacity(7, input));
-        std::iter::from_fn(|| lines.next().expect("readable")).collect()
+        let mut lines = Lines::new(io::BufReader::with_capacity(7, input), quoted);
+        let next = || lines.next().expect("readable");
+        std::iter::from_fn(next).map(|record| (record.line, record.last, record.text)).collect()
+    }
+
+    fn all(input: &[u8]) -> Vec<(u64, Text)> {
+        records(input, false).into_iter().map(|(line, _, text)| (line, text)).collect()
+    }
+
+    #[test]
+    fn what_is_quoted_stays_together() {
+        let good = |text: &str| Ok(text.to_owned());
+        let input = b"a,\"b\r\n\n\"\"c\"\r\nd\n\"e\n";
+        assert_eq!(
+            records(input, true),
+            [(1, 3, good("a,\"b\n\n\"\"c\"")), (4, 4, good("d")), (5, 5, Err(UNCLOSED))]
+        );
+        assert_eq!(records(input, false).len(), 5);
+    }
+
+    #[test]
+    fn what_is_too_long_or_no_text_is_still_one_record() {
+        let long = "x".repeat(LONGEST);
+        for inside in
+            [format!("{long}\n{long}\neve,hash,admin").into_bytes(), b"\xff\neve,hash,admin".to_vec()]
+        {
+            let input = [b"a,\"b\n", inside.as_slice(), b"\"\nlast"].concat();
+            let found = records(&input, true);
+            assert!(
+                matches!(found.as_slice(), [(1, _, Err(_)), (_, _, Ok(last))] if last == "last"),
+                "{found:?}"
+            );
+        }
+        // A mark in what is not kept of a line counts.
+        let input = format!("{long}\"x\neve,hash,admin\n\"\nlast");
+        let found = records(input.as_bytes(), true);
+        assert_eq!(found, [(1, 3, Err(TOO_LONG)), (4, 4, Ok("last".to_owned()))]);
     }
 
     #[test]
@@ -108,14 +198,14 @@ mod tests {
 
     #[test]
     fn another_encoding_is_named() {
-        let mut lines = Lines::new(&b"\xff\xfea\0\n\0"[..]);
+        let mut lines = Lines::new(&b"\xff\xfea\0\n\0"[..], false);
         assert!(lines.next().expect_err("UTF-16").to_string().contains("UTF-16"));
     }
 
     #[test]
     fn an_endless_line_is_not_kept() {
-        let mut lines = Lines::new(io::BufReader::new(io::Read::take(io::repeat(b'x'), 64 << 20)));
-        assert!(matches!(lines.next(), Ok(Some((1, Err(_))))));
+        let mut lines = Lines::new(io::BufReader::new(io::Read::take(io::repeat(b'x'), 64 << 20)), true);
+        assert!(matches!(lines.next(), Ok(Some(Record { line: 1, last: 1, text: Err(_) }))));
         assert_eq!((lines.bytes, lines.next().expect("readable")), (64 << 20, None));
     }
 }

@@ -4,6 +4,7 @@
 
 mod lines;
 mod record;
+mod table;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use self::lines::Lines;
-use self::record::{Mapping, Reader};
+use self::lines::{Lines, Record};
+use self::record::{Delimiter, Mapping, Reader};
 use super::ask::Connection;
 use super::output::printable;
 use super::{CliError, Shell, Verdict};
@@ -64,7 +65,7 @@ enum OnError {
 pub(super) struct Import {
     /// The file; - for standard input
     file: PathBuf,
-    /// JSON objects, one a line; a table with a heading; or a password file of htpasswd
+    /// JSON objects, one a line; a table with a heading (RFC 4180); or a password file of htpasswd
     #[arg(long, value_enum)]
     format: Form,
     /// Say what would be done, and do nothing
@@ -76,6 +77,9 @@ pub(super) struct Import {
     #[arg(help = "Where fields stand that are called otherwise: username=login,disabled=!is_active")]
     #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     map: Vec<Mapping>,
+    /// What separates the columns of CSV: , ; | or \t
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<Delimiter>,
     /// Print one JSON object for every line of the file, and one for all at the end
     #[arg(long)]
     json: bool,
@@ -98,7 +102,7 @@ impl Import {
         settings: &Settings,
         gateway: &mut Connection,
     ) -> Result<Verdict, CliError> {
-        let mut reader = Reader::new(self.format, self.map.clone())?;
+        let mut reader = Reader::new(self.format, self.map.clone(), self.delimiter)?;
         let mut desk = Intake::new(&self, settings, gateway);
         let opened = (self.file.as_os_str() != "-").then(|| File::open(&self.file)).transpose();
         let named = |error| CliError::Failed(format!("{}: {error}", self.file.display()));
@@ -110,7 +114,7 @@ impl Import {
             Some(file) => &mut BufReader::with_capacity(64 * 1024, file),
             None => *input,
         };
-        let mut lines = Lines::new(input);
+        let mut lines = Lines::new(input, self.format == Form::Csv);
         let ended = desk.take_all(&mut lines, &mut reader, &bar, *out);
         bar.finish_and_clear();
         let mut summary = desk.summary;
@@ -128,10 +132,22 @@ impl Import {
                 Err(CliError::Failed(why))
             }
             Err(error) => Err(error),
+            Ok(()) if summary.is_empty() => {
+                Err(CliError::Failed(format!("{}: nothing to import", self.file.display())))
+            }
             Ok(()) if summary.refused > 0 => Ok(Verdict::Bad),
             Ok(()) => Ok(Verdict::Good),
         }
     }
+}
+
+/// A line that waits for the others of its batch.
+struct Waiting {
+    line: u64,
+    who: String,
+    /// Under which its line is known, if it was not refused.
+    keys: Vec<(&'static str, String)>,
+    judged: Result<UserRecord, ImportFate>,
 }
 
 /// The lines that wait for their batch, and what is known of those before.
@@ -140,9 +156,9 @@ struct Intake<'a> {
     settings: &'a Settings,
     gateway: &'a mut Connection,
     names: Names,
-    /// Ids, names and addresses of this file, and their lines.
-    seen: HashMap<String, u64>,
-    waiting: Vec<(u64, String, Result<UserRecord, ImportFate>)>,
+    /// Ids, names and addresses of this file, and their lines; not those of refused lines.
+    seen: HashMap<(&'static str, String), u64>,
+    waiting: Vec<Waiting>,
     bytes: usize,
     hashes: usize,
     stopped: bool,
@@ -172,13 +188,12 @@ impl<'a> Intake<'a> {
         bar: &ProgressBar,
         out: &mut dyn std::io::Write,
     ) -> Result<(), CliError> {
-        while let Some((number, text)) = lines.next()? {
-            let read = match text {
-                Ok(text) => reader.read(&text)?,
-                Err(why) => Some(Err(why.to_owned())),
-            };
-            let Some(read) = read else { continue };
-            let refused = self.take(number, read, bar, out)?;
+        while let Some(Record { line, last, text }) = lines.next()? {
+            let Some(read) = reader.read(text)? else { continue };
+            let kept_together =
+                |why| format!("{why} (of lines {line} to {last}, which a quotation mark keeps together)");
+            let read = if last == line { read } else { read.map_err(kept_together) };
+            let refused = self.take(line, read, bar, out)?;
             bar.set_position(lines.bytes);
             if refused && self.import.on_error == OnError::Stop {
                 break;
@@ -199,23 +214,17 @@ impl<'a> Intake<'a> {
         out: &mut dyn std::io::Write,
     ) -> Result<bool, CliError> {
         let who = read.as_ref().map(shown).unwrap_or_default();
-        let judged = read.map_err(|why| refusal("broken_line", why)).and_then(|record| {
-            self.first_of_its_name(line, &record)?;
-            Ok(record)
-        });
         let mut size = 0;
         let mut hashes = 0;
-        let judged = match judged {
+        let mut keys = Vec::new();
+        let judged = match read {
+            Err(why) => Err(refusal("broken_line", why)),
             Ok(record) => {
                 size = serde_json::to_vec(&record)?.len() + 1;
                 hashes = usize::from(self.takes_a_hash(&record));
-                if size > BATCH_BYTES / 2 {
-                    Err(refusal("broken_line", "longer than 16 KiB".to_owned()))
-                } else {
-                    Ok(record)
-                }
+                keys = self.keys(&record);
+                self.judge(record, size, &keys, bar, out)?
             }
-            Err(refusal) => Err(refusal),
         };
         if self.bytes + size > BATCH_BYTES || self.hashes + hashes > BATCH_HASHES {
             self.send(bar, out)?;
@@ -224,7 +233,10 @@ impl<'a> Intake<'a> {
         self.hashes += hashes;
         let refused = judged.is_err();
         if !self.stopped {
-            self.waiting.push((line, who, judged));
+            if !refused {
+                self.seen.extend(keys.iter().map(|key| (key.clone(), line)));
+            }
+            self.waiting.push(Waiting { line, who, keys, judged });
         }
         // A file of nothing but broken lines should not wait for its end.
         if self.waiting.len() >= 1000 {
@@ -233,27 +245,43 @@ impl<'a> Intake<'a> {
         Ok(refused)
     }
 
-    fn first_of_its_name(&mut self, line: u64, record: &UserRecord) -> Result<(), ImportFate> {
+    fn judge(
+        &mut self,
+        record: UserRecord,
+        size: usize,
+        keys: &[(&'static str, String)],
+        bar: &ProgressBar,
+        out: &mut dyn std::io::Write,
+    ) -> Result<Result<UserRecord, ImportFate>, CliError> {
+        if size > BATCH_BYTES / 2 {
+            return Ok(Err(refusal("broken_line", "longer than 16 KiB".to_owned())));
+        }
+        let waits = |before: u64| self.waiting.first().is_some_and(|first| first.line <= before);
+        if self.namesake(keys).is_some_and(|(before, _)| waits(before)) {
+            // Should that line be refused, this one may have its name.
+            self.send(bar, out)?;
+        }
+        Ok(match self.namesake(keys) {
+            Some((before, what)) => Err(refusal("duplicate", format!("line {before} has the same {what}"))),
+            None => Ok(record),
+        })
+    }
+
+    /// An earlier line that has one of these, and which.
+    fn namesake(&self, keys: &[(&'static str, String)]) -> Option<(u64, &'static str)> {
+        keys.iter().find_map(|key| Some((*self.seen.get(key)?, key.0)))
+    }
+
+    fn keys(&self, record: &UserRecord) -> Vec<(&'static str, String)> {
         let name = record.username.as_ref().and_then(|typed| self.names.username(typed).ok());
         let address = |typed: &String| typed.parse::<Email>().ok();
         let email = record.email.as_ref().or(record.username.as_ref()).and_then(address);
         let keys = [
-            ("id", record.id.clone(), 'i'),
-            ("username", name.map(|name| name.to_string()), 'n'),
-            ("e-mail address", email.map(|email| email.key()), 'e'),
+            ("id", record.id.clone()),
+            ("username", name.map(|name| name.to_string())),
+            ("e-mail address", email.map(|email| email.key())),
         ];
-        for (what, key, kind) in &keys {
-            let before = key.as_ref().and_then(|key| self.seen.get(&format!("{kind}{key}")));
-            if let Some(before) = before {
-                return Err(refusal("duplicate", format!("line {before} has the same {what}")));
-            }
-        }
-        for (_, key, kind) in keys {
-            if let Some(key) = key {
-                self.seen.insert(format!("{kind}{key}"), line);
-            }
-        }
-        Ok(())
+        keys.into_iter().filter_map(|(what, key)| Some((what, key?))).collect()
     }
 
     fn takes_a_hash(&self, record: &UserRecord) -> bool {
@@ -267,7 +295,8 @@ impl<'a> Intake<'a> {
         let waiting = std::mem::take(&mut self.waiting);
         (self.bytes, self.hashes) = (0, 0);
         let stop = self.import.on_error == OnError::Stop;
-        let users: Vec<_> = waiting.iter().filter_map(|(.., judged)| judged.as_ref().ok().cloned()).collect();
+        let users: Vec<_> =
+            waiting.iter().filter_map(|waiting| waiting.judged.as_ref().ok().cloned()).collect();
         let mut fates = Vec::new().into_iter();
         if !users.is_empty() {
             let command = Command::UserImport { users, dry_run: self.import.dry_run, stop };
@@ -276,7 +305,8 @@ impl<'a> Intake<'a> {
             };
             fates = answered.into_iter();
         }
-        for (line, who, judged) in waiting {
+        for Waiting { line, who, keys, judged } in waiting {
+            let is_known = judged.is_ok();
             let fate = match judged {
                 Err(refused) => refused,
                 // Fewer than were asked for: it has stopped before.
@@ -285,6 +315,11 @@ impl<'a> Intake<'a> {
                     None => break,
                 },
             };
+            if is_known && matches!(fate, ImportFate::Refused { .. }) {
+                for key in &keys {
+                    self.seen.remove(key);
+                }
+            }
             self.stopped |= stop && matches!(fate, ImportFate::Refused { .. });
             self.summary.count(&fate);
             bar.suspend(|| print_line(line, &who, &fate, self.import.json, out))?;
@@ -331,6 +366,11 @@ fn print_line(
 }
 
 impl Summary {
+    /// Whether there was no line at all.
+    const fn is_empty(&self) -> bool {
+        self.created + self.unchanged + self.refused == 0
+    }
+
     fn count(&mut self, fate: &ImportFate) {
         match fate {
             ImportFate::Created { .. } => self.created += 1,

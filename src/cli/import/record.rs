@@ -1,11 +1,17 @@
 //! One line as an account, by the format of the file.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use super::super::CliError;
+use super::super::output::printable;
+use super::lines::Text;
+use super::table::cells;
 use super::{FIELDS, Form};
 use crate::control::command::{Confidential, UserRecord};
 use crate::store::Origin;
@@ -27,17 +33,51 @@ impl FromStr for Mapping {
     fn from_str(text: &str) -> Result<Self, String> {
         let (field, column) =
             text.split_once('=').ok_or("write FIELD=COLUMN, such as username=login".to_owned())?;
+        let (field, column) = (field.trim(), column.trim());
         let known = FIELDS.iter().find(|known| **known == field);
         let field = *known.ok_or_else(|| format!("no field {field:?}; there are {}", FIELDS.join(", ")))?;
         let (inverted, column) = match column.strip_prefix('!') {
             Some(_) if !is_switch(field) => return Err(format!("{field} has no opposite")),
-            Some(column) => (true, column),
+            Some(column) => (true, column.trim_start()),
             None => (false, column),
         };
         if column.is_empty() {
             return Err(format!("{field}: which column?"));
         }
         Ok(Self { field, column: column.to_owned(), inverted })
+    }
+}
+
+/// What stands between two columns of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delimiter(char);
+
+impl Default for Delimiter {
+    fn default() -> Self {
+        Self(',')
+    }
+}
+
+impl FromStr for Delimiter {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "," | ";" | "|" | "\t" => Ok(Self(text.chars().next().unwrap_or(','))),
+            "\\t" | "tab" => Ok(Self('\t')),
+            _ => Err("one of , ; | and \\t".to_owned()),
+        }
+    }
+}
+
+impl Delimiter {
+    /// As it is written on the command line.
+    fn argument(self) -> &'static str {
+        match self.0 {
+            ';' => "';'",
+            '|' => "'|'",
+            '\t' => "'\\t'",
+            _ => "','",
+        }
     }
 }
 
@@ -49,13 +89,19 @@ fn is_switch(field: &str) -> bool {
 pub(super) struct Reader {
     form: Form,
     map: Vec<Mapping>,
+    delimiter: Delimiter,
     /// Of CSV, once it was read.
     heading: Option<Vec<String>>,
+    /// Whether a line was read.
+    begun: bool,
     unused: BTreeSet<String>,
 }
 
 impl Reader {
-    pub(super) fn new(form: Form, map: Vec<Mapping>) -> Result<Self, CliError> {
+    pub(super) fn new(form: Form, map: Vec<Mapping>, delimiter: Option<Delimiter>) -> Result<Self, CliError> {
+        if form != Form::Csv && delimiter.is_some() {
+            return Err(CliError::Usage("--delimiter: only CSV has one".to_owned()));
+        }
         if form == Form::Htpasswd && !map.is_empty() {
             return Err(CliError::Usage("--map: a password file of htpasswd has no columns".to_owned()));
         }
@@ -63,7 +109,8 @@ impl Reader {
         if let Some((_, Mapping { field, .. })) = twice {
             return Err(CliError::Usage(format!("--map: {field} is given twice")));
         }
-        Ok(Self { form, map, heading: None, unused: BTreeSet::new() })
+        let delimiter = delimiter.unwrap_or_default();
+        Ok(Self { form, map, delimiter, heading: None, begun: false, unused: BTreeSet::new() })
     }
 
     /// What the file has and nobody asked for.
@@ -74,9 +121,22 @@ impl Reader {
     /// The account on a line; `None` where there is none to be.
     ///
     /// # Errors
-    /// A heading that cannot be used ends the import; the inner error is the line's.
-    pub(super) fn read(&mut self, line: &str) -> Result<Option<Result<UserRecord, String>>, CliError> {
+    /// A heading that cannot be used ends the import, and so does a file of another form; the inner error is
+    /// the line's.
+    pub(super) fn read(&mut self, line: Text) -> Result<Option<Result<UserRecord, String>>, CliError> {
+        let line = match line {
+            Ok(line) => line,
+            Err(why) if self.form == Form::Csv && self.heading.is_none() => return Err(no_heading(why)),
+            Err(why) => return Ok(Some(Err(why.to_owned()))),
+        };
+        let line = line.as_str();
         let blank = line.trim().is_empty();
+        let first = !blank && !self.begun;
+        self.begun |= first;
+        if first && self.form == Form::Jsonl && line.trim_start().starts_with('[') {
+            let why = "this is a JSON array; each line has to be one object (jq -c '.[]' makes them so)";
+            return Err(CliError::Failed(why.to_owned()));
+        }
         match self.form {
             _ if blank => Ok(None),
             Form::Htpasswd if line.starts_with('#') => Ok(None),
@@ -95,18 +155,28 @@ impl Reader {
 
     fn json(&mut self, line: &str) -> Result<UserRecord, String> {
         // Its own message may quote the line, and with it a hash.
-        let value: Value =
-            serde_json::from_str(line).map_err(|error| format!("not JSON, at column {}", error.column()))?;
-        let Value::Object(members) = value else { return Err("no JSON object".to_owned()) };
-        self.record(&members)
+        let read = serde_json::from_str(line).map_err(|error| match error.classify() {
+            Category::Data => "no JSON object".to_owned(),
+            Category::Eof => {
+                "JSON that goes on after the line; one object a line (jq -c makes them so)".to_owned()
+            }
+            Category::Syntax | Category::Io => format!("not JSON, at column {}", error.column()),
+        });
+        match read? {
+            Members { twice: Some(twice), .. } => Err(format!("two members are called {twice:?}")),
+            Members { members, .. } => self.record(&members),
+        }
     }
 
     fn read_heading(&mut self, line: &str) -> Result<(), CliError> {
-        let refused = |why: String| Err(CliError::Failed(format!("the heading of the CSV file: {why}")));
-        let heading = match cells(line) {
+        let refused = |why: String| Err(no_heading(&why));
+        let heading = match cells(line, self.delimiter.0) {
             Ok(heading) => heading.iter().map(|cell| cell.trim().to_owned()).collect::<Vec<_>>(),
-            Err(why) => return refused(why),
+            Err(why) => return refused(why.to_owned()),
         };
+        if let [only] = heading.as_slice() {
+            return refused(Self::one_column(only));
+        }
         if let Some(lost) = self.map.iter().find(|mapping| !heading.contains(&mapping.column)) {
             return refused(format!("there is no column {:?}", lost.column));
         }
@@ -127,7 +197,7 @@ impl Reader {
     }
 
     fn csv(&mut self, line: &str, heading: &[String]) -> Result<UserRecord, String> {
-        let cells = cells(line)?;
+        let cells = cells(line, self.delimiter.0)?;
         if cells.len() != heading.len() {
             return Err(format!("{} columns where the heading has {}", cells.len(), heading.len()));
         }
@@ -135,10 +205,35 @@ impl Reader {
         self.record(&filled.map(|(column, cell)| (column, Value::String(cell))).collect())
     }
 
+    fn one_column(heading: &str) -> String {
+        let candidates = [',', ';', '\t', '|'].map(Delimiter);
+        let found = candidates.into_iter().find(|other| heading.contains(other.0));
+        let hint = found.map_or_else(
+            || {
+                "an account has at least a name and a password, and columns are separated by commas"
+                    .to_owned()
+            },
+            |other| format!("say --delimiter {} if that separates columns here", other.argument()),
+        );
+        let shown: String = heading.chars().take(60).collect();
+        format!("it is one column only, {:?}: {hint}", printable(&shown))
+    }
+
     /// Where a field stands, and whether it says the opposite.
     fn column<'a>(&'a self, field: &'a str) -> (&'a str, bool) {
         let mapped = self.map.iter().find(|mapping| mapping.field == field);
         mapped.map_or((field, false), |mapping| (&mapping.column, mapping.inverted))
+    }
+
+    fn no_switch(&self, field: &str, value: &Value) -> String {
+        let column = self.column(field).0;
+        let holds_a_password =
+            ["password", "password_hash"].iter().any(|field| self.column(field).0 == column);
+        let value = if holds_a_password { "a password".to_owned() } else { plain(value) };
+        if column == field {
+            return format!("{field}: {value} is neither true nor false");
+        }
+        format!("{field}: {value} in {:?} is neither true nor false", printable(column))
     }
 
     fn record(&mut self, members: &Map<String, Value>) -> Result<UserRecord, String> {
@@ -152,7 +247,8 @@ impl Reader {
         let text = |field: &str| text(field, members.get(self.column(field).0));
         let switch = |field: &str| {
             let (column, inverted) = self.column(field);
-            switch(field, members.get(column)).map(|given| given.is_some_and(|is| is != inverted))
+            let read = switch(members.get(column)).map_err(|value| self.no_switch(field, value));
+            read.map(|given| given.is_some_and(|is| is != inverted))
         };
         Ok(UserRecord {
             id: text("id")?,
@@ -171,6 +267,40 @@ impl Reader {
     }
 }
 
+fn no_heading(why: &str) -> CliError {
+    CliError::Failed(format!("the heading of the CSV file: {why}"))
+}
+
+/// The members of an object, and the first name that is there twice: which of them is meant is anybody's guess.
+struct Members {
+    members: Map<String, Value>,
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Members, A::Error> {
+                let (mut members, mut twice) = (Map::new(), None);
+                while let Some((name, value)) = from.next_entry::<String, Value>()? {
+                    if members.contains_key(&name) {
+                        twice = twice.or(Some(name));
+                    } else {
+                        members.insert(name, value);
+                    }
+                }
+                Ok(Members { members, twice })
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
 fn htpasswd(line: &str) -> Result<UserRecord, String> {
     let (username, hash) = line.split_once(':').ok_or("no colon between a name and a hash")?;
     // What follows another colon is a comment of some servers; no hash has one.
@@ -180,20 +310,6 @@ fn htpasswd(line: &str) -> Result<UserRecord, String> {
         password_hash: Some(hash.to_owned()).filter(|hash| !hash.is_empty()).map(Confidential::from),
         ..UserRecord::default()
     })
-}
-
-/// The cells of one line. A cell with a line break in it is no account's.
-fn cells(line: &str) -> Result<Vec<String>, String> {
-    if line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
-        return Err("a quotation mark that is not closed on the same line".to_owned());
-    }
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(line.as_bytes());
-    let mut record = csv::StringRecord::new();
-    match reader.read_record(&mut record) {
-        Ok(true) => Ok(record.iter().map(str::to_owned).collect()),
-        Ok(false) => Err("nothing on it".to_owned()),
-        Err(_) => Err("not CSV".to_owned()),
-    }
 }
 
 fn text(field: &str, value: Option<&Value>) -> Result<Option<String>, String> {
@@ -207,7 +323,16 @@ fn text(field: &str, value: Option<&Value>) -> Result<Option<String>, String> {
                 None => Err(format!("{field}: an object where text belongs")),
             }
         }
-        Some(Value::Number(number)) if matches!(field, "id" | "created_at") => Ok(Some(number.to_string())),
+        Some(Value::Number(number)) if field == "created_at" => Ok(Some(number.to_string())),
+        Some(Value::Number(number)) if field == "id" => match number.as_u64() {
+            Some(number) => Ok(Some(number.to_string())),
+            None => {
+                Err(format!("id: {number} is no whole number from nought on; an id of other digits is text"))
+            }
+        },
+        Some(Value::Number(_)) => {
+            Err(format!("{field}: a number where text belongs; write it in quotation marks"))
+        }
         Some(_) => Err(format!("{field}: not text")),
     }
 }
@@ -229,22 +354,30 @@ fn origin(word: Option<String>) -> Result<Option<Origin>, String> {
     known.map(Some).ok_or_else(|| format!("origin: none of {}", words()))
 }
 
-fn switch(field: &str, value: Option<&Value>) -> Result<Option<bool>, String> {
-    let refused = || Err(format!("{field}: neither true nor false"));
+fn switch(value: Option<&Value>) -> Result<Option<bool>, &Value> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(is)) => Ok(Some(*is)),
-        Some(Value::Number(number)) => match number.as_u64() {
-            Some(1) => Ok(Some(true)),
-            Some(0) => Ok(Some(false)),
-            _ => refused(),
-        },
-        Some(Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
+        Some(Value::Number(number)) if number.as_u64() == Some(1) => Ok(Some(true)),
+        Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(Some(false)),
+        Some(given @ Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "t" | "yes" | "y" | "1" => Ok(Some(true)),
             "false" | "f" | "no" | "n" | "0" | "" => Ok(Some(false)),
-            _ => refused(),
+            _ => Err(given),
         },
-        Some(_) => refused(),
+        Some(given) => Err(given),
+    }
+}
+
+/// A value in a message, where it is short and plain: what stands in a wrong column may be a hash.
+fn plain(value: &Value) -> String {
+    let is_plain =
+        |text: &str| text.len() <= 12 && text.chars().all(|c| c.is_alphanumeric() || c == ' ' || c == '-');
+    match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if is_plain(text) => format!("{text:?}"),
+        Value::String(_) => "the text there".to_owned(),
+        _ => "what is there".to_owned(),
     }
 }
 
@@ -263,5 +396,20 @@ fn roles(value: Option<&Value>) -> Result<Option<Vec<String>>, String> {
             names.collect::<Option<Vec<_>>>().map_or_else(refused, |names| Ok(Some(names)))
         }
         Some(_) => refused(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_in_a_map_do_not_count() {
+        let read = |text: &str| format!("{:?}", text.parse::<Mapping>().expect("a mapping"));
+        assert_eq!(read(" username = login "), read("username=login"));
+        assert_eq!(read("disabled = ! is active"), read("disabled=!is active"));
+        for bad in ["username", "username= ", "disabled=! ", "username=!login", "user=login"] {
+            assert!(bad.parse::<Mapping>().is_err(), "{bad}");
+        }
     }
 }

@@ -113,3 +113,121 @@ fn what_no_export_says_of_an_account_is_refused() {
     }
     assert_eq!(site.good("user list --json").trim(), "[]");
 }
+
+#[test]
+fn nothing_that_a_field_holds_becomes_an_account() {
+    let site = Site::new(FILE);
+    // What somebody has written into his own field, with line breaks and as an exporter quotes it.
+    let bio = format!("hi\r\neve,{HASH},admin,x\r\nmallory,{HASH},admin,\"\"x");
+    let long = "x".repeat(20_000);
+    let input = format!(
+        "username,password_hash,roles,bio\r\nal,{HASH},user,\"{bio}\"\r\nbo,{HASH},user,\"{long}\r\n{bio}\"\r\n\
+         cy,{HASH},user,plain\r\ndi,{HASH},user,\"{bio}\"x\r\ned,{HASH},user,\"{bio}\"\"\r\nfi,{HASH},user,y\r\n"
+    );
+    let ran = site.run_with("user import - --format csv", input.as_bytes());
+    let expected = "line 5: longer than 16 KiB (of lines 5 to 8, which a quotation mark keeps together)\n\
+         line 10: text behind the quotation mark that ends a field (of lines 10 to 12, which a quotation mark keeps together)\n\
+         line 13: a quotation mark that is not closed before the file ends; nothing that comes after it was read \
+         (of lines 13 to 16, which a quotation mark keeps together)\n\
+         not used: bio\n2 created, 0 unchanged, 3 refused\n";
+    assert_eq!((ran.code, ran.out.as_str()), (1, expected), "{}", ran.err);
+    let listed = site.json("user list");
+    let names: Vec<_> =
+        listed.as_array().into_iter().flatten().map(|user| user["username"].clone()).collect();
+    assert!(names.len() == 2 && names.contains(&"al".into()) && names.contains(&"cy".into()), "{names:?}");
+}
+
+#[test]
+fn tables_of_other_separators_are_read_when_told() {
+    let site = Site::new(FILE);
+    for (place, (delimiter, argument)) in
+        [(";", ";"), ("|", "|"), ("\t", "\\t"), ("\t", "tab")].into_iter().enumerate()
+    {
+        let input = format!("username,password_hash,name\nal{place},{HASH},Al\n").replace(',', delimiter);
+        let ran = site.run_with("user import - --format csv", input.as_bytes());
+        assert_eq!((ran.code, ran.out.as_str()), (1, "0 created, 0 unchanged, 0 refused\n"));
+        let why = "it is one column only, \"username";
+        let hint = if delimiter == "\t" {
+            "--delimiter '\\t'".to_owned()
+        } else {
+            format!("--delimiter '{delimiter}'")
+        };
+        assert!(ran.err.contains(why) && ran.err.contains(&hint), "{}", ran.err);
+        let ran =
+            site.run_with(&format!("user import - --format csv --delimiter {argument}"), input.as_bytes());
+        assert_eq!((ran.code, ran.out.as_str()), (0, "1 created, 0 unchanged, 0 refused\n"), "{}", ran.err);
+    }
+    let ran = site.run_with("user import - --format csv", b"username\nal\n");
+    assert!(ran.err.contains("columns are separated by commas"), "{}", ran.err);
+    assert_eq!(site.run("user import - --format jsonl --delimiter ;").code, 2);
+}
+
+#[test]
+fn a_newcomer_is_told_what_is_wrong_with_a_file() {
+    let site = Site::new(FILE);
+    for (format, input, why) in [
+        ("jsonl", "[\n  {\"username\": \"al\"}\n]\n", "jq -c '.[]'"),
+        ("jsonl", "\n[{\"username\": \"al\"}]", "jq -c '.[]'"),
+        ("jsonl", "", "-: nothing to import"),
+        ("jsonl", "\n \n", "nothing to import"),
+        ("htpasswd", "# nobody\n", "nothing to import"),
+        ("csv", "username,password\n", "nothing to import"),
+        ("csv", "\"username,password\n", "a quotation mark that is not closed"),
+    ] {
+        let ran = site.run_with(&format!("user import - --format {format}"), input.as_bytes());
+        assert_eq!((ran.code, ran.out.as_str()), (1, "0 created, 0 unchanged, 0 refused\n"), "{input}");
+        assert!(ran.err.contains(why), "{input}: {}", ran.err);
+    }
+    for (members, why) in [
+        ("\"id\": 1.5", "id: 1.5 is no whole number"),
+        ("\"id\": -1", "id: -1 is no whole number"),
+        ("\"id\": 12345678901234567890123", "is no whole number"),
+        ("\"email\": 5", "email: a number where text belongs"),
+        ("\"roles\": \"admin\", \"roles\": \"user\"", "two members are called \"roles\""),
+        ("\"disabled\": \"perhaps\"", "disabled: \"perhaps\" is neither true nor false"),
+        ("\"disabled\": 2", "disabled: 2 is neither true nor false"),
+    ] {
+        let line = format!("{{\"username\": \"al\", \"password_hash\": \"{HASH}\", {members}}}");
+        let ran = site.run_with("user import - --format jsonl", line.as_bytes());
+        assert!(
+            ran.code == 1 && ran.out.contains(&format!("line 1: {why}")) || ran.out.contains(why),
+            "{}",
+            ran.out
+        );
+        assert!(ran.out.ends_with("0 created, 0 unchanged, 1 refused\n"), "{}", ran.out);
+    }
+    let ran = site.run_with("user import - --format jsonl", b"{\n\"username\": \"al\"\n}\n");
+    assert!(ran.out.starts_with("line 1: JSON that goes on after the line"), "{}", ran.out);
+    let table = format!("login,hash,active\nal,{HASH},perhaps\n");
+    let map = "user import - --format csv --map username=login,password_hash=hash";
+    let ran = site.run_with(&format!("{map},disabled=!active"), table.as_bytes());
+    assert!(ran.out.starts_with("line 2: disabled: \"perhaps\" in \"active\" is neither"), "{}", ran.out);
+    let ran = site.run_with(&format!("{map},disabled=hash"), table.as_bytes());
+    assert!(ran.out.starts_with("line 2: disabled: a password in \"hash\" is neither"), "{}", ran.out);
+    assert_eq!(site.good("user list --json").trim(), "[]");
+}
+
+#[test]
+fn a_line_that_was_refused_holds_no_name() {
+    for dry_run in ["", " --dry-run"] {
+        let site = Site::new(FILE);
+        let line = |name: &str, id: u8, hash: &str| {
+            format!("{{\"id\": {id}, \"username\": \"{name}\", \"password_hash\": \"{hash}\"}}\n")
+        };
+        let input = [
+            line("al", 1, "$9$unheard"),
+            line("AL", 2, HASH),
+            line("al", 3, HASH),
+            line("bo", 2, HASH),
+            line("bo", 4, HASH),
+        ]
+        .concat();
+        let ran = site.run_with(&format!("user import - --format jsonl{dry_run}"), input.as_bytes());
+        let created = if dry_run.is_empty() { "created" } else { "would be created" };
+        let expected = format!(
+            "line 1: al: no known kind of password hash\nline 3: al: line 2 has the same username\n\
+             line 4: bo: line 2 has the same id\n2 {created}, 0 unchanged, 3 refused\n"
+        );
+        assert_eq!(ran.out, expected);
+    }
+}
