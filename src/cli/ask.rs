@@ -10,6 +10,7 @@ use crate::control::client::{self, AskError};
 use crate::control::{Answer, Command, Desk, DeskParts};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::store::memory::MemoryStore;
 use crate::store::sled::{self, OpenError, SledStore};
 use crate::store::{Store, StoreOptions};
 
@@ -17,6 +18,7 @@ use crate::store::{Store, StoreOptions};
 pub(super) struct Connection {
     settings: Arc<Settings>,
     own: Option<Own>,
+    only_looks: bool,
 }
 
 /// A desk of our own on the store.
@@ -27,7 +29,12 @@ struct Own {
 
 impl Connection {
     pub(super) fn new(loaded: &Loaded) -> Self {
-        Self { settings: Arc::new(loaded.settings.clone()), own: None }
+        Self { settings: Arc::new(loaded.settings.clone()), own: None, only_looks: false }
+    }
+
+    /// From here on nothing is asked that changes anything: where no store is, none is made.
+    pub(super) const fn only_look(&mut self) {
+        self.only_looks = true;
     }
 
     /// Asks the running gateway; when there is none, takes the store's lock and does it here.
@@ -46,7 +53,7 @@ impl Connection {
                     return Err(CliError::Broken { socket: socket.clone(), cause });
                 }
             }
-            self.own = Some(Own::open(&self.settings)?);
+            self.own = Some(Own::open(&self.settings, self.only_looks)?);
         }
         let Some(Own { runtime, desk }) = &self.own else { return Err(CliError::Mismatch) };
         Ok(runtime.block_on(desk.answer(command))?)
@@ -54,16 +61,20 @@ impl Connection {
 }
 
 impl Own {
-    fn open(settings: &Arc<Settings>) -> Result<Self, CliError> {
+    fn open(settings: &Arc<Settings>, only_looks: bool) -> Result<Self, CliError> {
         let metrics = Arc::new(Metrics::default());
         // A store that fails answers the command with the reason; there is nobody else to tell.
         let options = StoreOptions { metrics: Arc::clone(&metrics), ..StoreOptions::default() };
         let socket = || -> PathBuf { settings.admin.socket.clone() };
-        let store = SledStore::open(&settings.store, options).map_err(|error| match error {
-            lock @ OpenError::Locked { .. } => CliError::Locked { lock, socket: socket() },
-            other => CliError::Store(other),
-        })?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store: Arc<dyn Store> = if only_looks && !sled::is_made(&settings.store.path) {
+            Arc::new(MemoryStore::new())
+        } else {
+            let opened = SledStore::open(&settings.store, options).map_err(|error| match error {
+                lock @ OpenError::Locked { .. } => CliError::Locked { lock, socket: socket() },
+                other => CliError::Store(other),
+            });
+            Arc::new(opened?)
+        };
         let settings = Arc::clone(settings);
         let outside = crate::app::outside::recording(&settings);
         let clock = Arc::new(SystemClock);

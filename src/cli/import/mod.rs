@@ -103,6 +103,9 @@ impl Import {
         gateway: &mut Connection,
     ) -> Result<Verdict, CliError> {
         let mut reader = Reader::new(self.format, self.map.clone(), self.delimiter)?;
+        if self.dry_run {
+            gateway.only_look();
+        }
         let mut desk = Intake::new(&self, settings, gateway);
         let opened = (self.file.as_os_str() != "-").then(|| File::open(&self.file)).transpose();
         let named = |error| CliError::Failed(format!("{}: {error}", self.file.display()));

@@ -231,3 +231,26 @@ fn a_line_that_was_refused_holds_no_name() {
         assert_eq!(ran.out, expected);
     }
 }
+
+#[test]
+fn a_dry_run_leaves_nothing_on_the_disk() {
+    let site = Site::new(FILE);
+    let files = || {
+        let entries = std::fs::read_dir(site.path(".")).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect::<Vec<_>>()
+    };
+    let line = format!("username,password_hash\nal,{HASH}\n");
+    let ran = site.run_with("user import - --format csv --dry-run", line.as_bytes());
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (0, "1 would be created, 0 unchanged, 0 refused\n"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(files(), ["config.toml"]);
+    assert_eq!(site.run_with("user import - --format csv", line.as_bytes()).code, 0);
+    assert_eq!(files().len(), 2);
+    // Where there is a store it is asked.
+    let ran = site.run_with("user import - --format csv --dry-run", line.as_bytes());
+    assert_eq!(ran.out, "0 would be created, 1 unchanged, 0 refused\n");
+}

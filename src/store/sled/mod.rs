@@ -111,6 +111,12 @@ impl SledStore {
     }
 }
 
+/// Whether there is a store in this directory, or what is left of one. Changes nothing.
+#[must_use]
+pub fn is_made(path: &Path) -> bool {
+    directory::is_marked(path) || path.join("db").exists()
+}
+
 fn no_thread(settings: &StoreSettings) -> impl FnOnce(io::Error) -> OpenError {
     let path = settings.path.clone();
     move |source| OpenError::Io { path, action: "start its thread", source }
