@@ -343,8 +343,11 @@ def other_exports(report, folder):
                        GATEPOST__TOKENS__SECRET_FILE=str(folder / "jwt.key"))
     with gateway.serve():
         done = gateway.imported(django, "--on-error", "skip")
-        # Who has no password here is named, and the others are in.
-        report.check("Django's users", done[0] == 1 and "elsewhere" not in accounts(gateway), done)
+        # Who has no password there has none here.
+        report.check("Django's users", done[0] == 0 and "elsewhere" in accounts(gateway), done)
+        for typed in ("", "!", PASSWORD):
+            status, _, body = login(port, "elsewhere", typed)
+            report.check(f"nobody logs in as who has no password, with {typed!r}", status == 401, (status, body))
         done = gateway.imported(mongo)
         report.check("MongoDB's users", done[0] == 0, done)
         for username in ("dora", "root-of-django", "scrypted", "mona"):

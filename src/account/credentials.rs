@@ -1,6 +1,7 @@
 //! Checking a password, the one way to do it: throttled before and after, at equal cost.
 
 use super::engine::Verdict;
+use super::foreign::ForeignError;
 use super::names::LoginId;
 use super::passphrase::Passphrase;
 use super::throttle::{Attempt, Subject, Throttled};
@@ -47,7 +48,9 @@ impl Accounts {
             Some(password) => self.hasher.verify(account.map(|a| a.password.clone()), password).await?,
             None => Verdict::Wrong,
         };
-        if let (Verdict::Unusable(error), Some(account)) = (verdict, account) {
+        if let (Verdict::Unusable(error), Some(account)) = (verdict, account)
+            && error != ForeignError::NoPassword
+        {
             tracing::error!(user = %account.id, %error, "nobody can log in to this account");
         }
         let (attempt, answer) = match verdict {

@@ -13,7 +13,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::error::InvalidField;
-use super::foreign::{Foreign, ForeignError, stored_hash};
+use super::foreign::{Foreign, ForeignError, no_password, stored_hash};
 use super::passphrase::Passphrase;
 use super::password::hash_once;
 use super::{AccountError, Accounts, names};
@@ -39,7 +39,8 @@ pub struct ImportUser {
     pub name: Option<String>,
     /// Granted roles; `[auth] default_roles` when absent.
     pub roles: Option<Vec<String>>,
-    /// A hash that [`Foreign`] knows.
+    /// A hash that [`Foreign`] knows; empty, or a mark such as Django's `!…`, for an account that has no
+    /// password.
     pub password_hash: Option<Secret<String>>,
     /// Instead of a hash: the password. `[auth.password] min_length` is not asked of it.
     pub password: Option<Secret<String>>,
@@ -104,6 +105,8 @@ struct Plan {
 
 /// Where the stored hash comes from.
 enum PlannedPassword {
+    /// There is none: nobody can log in until an operator sets one.
+    Missing,
     /// The text is the hash.
     Kept(PasswordHash),
     /// A fast hash, wrapped in argon2id first.
@@ -269,6 +272,7 @@ impl Accounts {
     fn hash_one(&self, plan: Plan) -> Result<Hashing, AccountError> {
         let settings = self.settings.auth.password;
         match &plan.password {
+            PlannedPassword::Missing => Ok(Hashing::Done(plan, no_password())),
             PlannedPassword::Kept(hash) => {
                 let hash = hash.clone();
                 Ok(Hashing::Done(plan, hash))
@@ -436,9 +440,14 @@ impl Plan {
 
 /// Whether somebody would have to know the hash to log in: hashed again, it would be the password.
 fn is_a_hash(text: &str, rules: &PasswordSettings) -> bool {
-    use ForeignError::{Broken, Excessive, Unsupported, Unwrapped};
-    let read = Foreign::parse(text, rules);
-    matches!(read, Ok(_) | Err(Broken { .. } | Excessive { .. } | Unsupported(_) | Unwrapped(_)))
+    use ForeignError::{Broken, Excessive, NoPassword, Unsupported, Unwrapped};
+    /// `!` and 40 characters, as Django marks who has none.
+    const MARK: usize = 41;
+    match Foreign::parse(text, rules) {
+        Ok(_) | Err(Broken { .. } | Excessive { .. } | Unsupported(_) | Unwrapped(_)) => true,
+        Err(NoPassword) => matches!(text.len(), 1 | MARK),
+        Err(_) => false,
+    }
 }
 
 /// The username and the address of a line.
@@ -500,10 +509,16 @@ fn password(
         (Some(_), Some(_)) => {
             Err(ImportRefusal::new("invalid_input", "a password and a hash: only one of them can be right"))
         }
-        (None, None) => Err(ImportRefusal::new("missing_password", "neither a password nor a hash")),
+        (None, None) => {
+            let why = "neither password_hash nor password; an account that has none says so with a password_hash \
+                       that is null or empty, and one for it is set with \"user passwd\"";
+            Err(ImportRefusal::new("missing_password", why))
+        }
         (Some(hash), None) => {
-            let read = Foreign::parse(hash.expose(), rules)
-                .map_err(|error| ImportRefusal::new("password_hash", error.to_string()))?;
+            let read = match Foreign::parse(hash.expose(), rules) {
+                Err(ForeignError::NoPassword) => return Ok(PlannedPassword::Missing),
+                read => read.map_err(|error| ImportRefusal::new("password_hash", error.to_string()))?,
+            };
             if read.is_fast() {
                 return Ok(PlannedPassword::Wrapped(hash));
             }

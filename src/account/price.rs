@@ -6,6 +6,7 @@
 //! of each kind, known name or not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A kind of work, and its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,42 @@ pub(super) enum Kind {
 
 const KINDS: usize = 7;
 
+impl Kind {
+    const ALL: [Self; KINDS] = [
+        Self::Argon2,
+        Self::Scrypt,
+        Self::Bcrypt,
+        Self::Pbkdf2Sha1,
+        Self::Pbkdf2Sha256,
+        Self::Pbkdf2Sha512,
+        Self::Apr1,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Argon2 => "argon2",
+            Self::Scrypt => "scrypt",
+            Self::Bcrypt => "bcrypt",
+            Self::Pbkdf2Sha1 => "PBKDF2-SHA1",
+            Self::Pbkdf2Sha256 => "PBKDF2-SHA256",
+            Self::Pbkdf2Sha512 => "PBKDF2-SHA512",
+            Self::Apr1 => "apr1",
+        }
+    }
+
+    /// Units in a millisecond, on a server's processor of some years: to tell a tenth of a second from ten.
+    const fn in_a_millisecond(self) -> u64 {
+        match self {
+            Self::Argon2 => 1500,
+            Self::Scrypt => 2500,
+            Self::Bcrypt => 16,
+            Self::Pbkdf2Sha1 | Self::Pbkdf2Sha256 => 3000,
+            Self::Pbkdf2Sha512 => 2000,
+            Self::Apr1 => 3,
+        }
+    }
+}
+
 /// So much of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work([u64; KINDS]);
@@ -39,6 +76,16 @@ impl Work {
 
     pub(super) fn get(&self, kind: Kind) -> u64 {
         self.0[kind as usize]
+    }
+
+    fn time(&self, kind: Kind) -> Duration {
+        Duration::from_millis(self.get(kind) / kind.in_a_millisecond())
+    }
+
+    /// The kind that takes longest, and how long about.
+    pub(super) fn dearest(&self) -> Option<(&'static str, Duration)> {
+        let dearest = Kind::ALL.into_iter().max_by_key(|kind| self.time(*kind))?;
+        Some((dearest.name(), self.time(dearest)))
     }
 
     pub(super) fn and(&self, other: &Self) -> Self {

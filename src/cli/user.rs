@@ -32,9 +32,9 @@ pub(super) enum User {
     Unlock(Whom),
     /// Remove an account; its name stays taken
     Remove(Whom),
-    /// Bring in the accounts of another software, with their password hashes
+    /// Bring in the accounts of another software, with their password hashes, or of another gateway
     Import(Import),
-    /// Print all accounts with their password hashes, for `user import`
+    /// Print all accounts with their password hashes, for `user import` at another gateway
     Export(Export),
     /// List where it is logged in
     Sessions(Whom),

@@ -75,6 +75,25 @@ fn nobody_can_register_a_name_that_an_import_holds() {
 }
 
 #[test]
+fn who_has_no_password_gets_one_from_the_operator_and_in_by_nothing_else() {
+    let world = World::new();
+    let line = json!({"username": "alice", "password_hash": null}).to_string();
+    let said = import(&world.gateway, &line);
+    assert!(
+        said.starts_with("without a password: 1;") && said.ends_with("1 created, 0 unchanged, 0 refused\n")
+    );
+    for typed in ["", "!", "null", "password"] {
+        let body = json!({"username": "alice", "password": typed});
+        world.refuses(post("/auth/login").json(body), 401, "invalid_credentials");
+    }
+    let passwd = ["user", "passwd", "alice", "--password-stdin"];
+    world.gateway.cli_with(&passwd, "correct horse at last\n", &[]).succeeds();
+    let tokens =
+        crate::support::gateway::Tokens::of(world.gateway.try_login("alice", "correct horse at last"));
+    world.passes(get("/hello").bearer(&tokens.access)).0.expect(200);
+}
+
+#[test]
 fn an_import_that_the_death_of_the_gateway_interrupts_is_finished_by_the_next() {
     let mut world = World::new();
     let input = lines(1500);

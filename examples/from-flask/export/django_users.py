@@ -22,7 +22,7 @@ for user in get_user_model().objects.order_by("pk").iterator():
         "email_verified": False,
         "name": user.get_full_name() or None,
         "roles": ["admin"] if user.is_superuser else ["user"],
-        # Unusable ones ("!…") belong to people who log in elsewhere: the import names them.
+        # Unusable ones ("!…") belong to people who log in elsewhere: the import counts them.
         "password_hash": user.password,
         "disabled": not user.is_active,
         "created_at": user.date_joined.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -18,7 +18,7 @@ def lines(users):
             "email": user.get("email") or None,
             "email_verified": bool(user.get("emailVerified", False)),
             "roles": user.get("roles") or ["user"],
-            "password_hash": user["password"],
+            "password_hash": user.get("password"),
             "disabled": not user.get("active", True),
             "created_at": user["_id"].generation_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }

@@ -26,6 +26,7 @@ mod slow;
 mod vectors;
 
 use std::fmt;
+use std::time::Duration;
 
 use argon2::Params;
 use zeroize::Zeroizing;
@@ -156,6 +157,13 @@ impl Foreign {
         }
     }
 
+    /// What checking it takes of a processor, about, and which kind of work that is. A failed login takes as
+    /// much as the dearest hash of each kind. `None` for what is stored as argon2id of today's parameters.
+    #[must_use]
+    pub fn price(&self) -> Option<(&'static str, Duration)> {
+        if self.is_fast() { None } else { self.work().dearest() }
+    }
+
     /// N·r, for a hash of scrypt.
     pub(super) fn scrypt_block(&self) -> u64 {
         if let Check::Slow(slow) = &self.check { slow.scrypt_block() } else { 0 }
@@ -194,6 +202,11 @@ impl Foreign {
     }
 }
 
+/// What the store keeps for an account without a password: no text that is typed is right.
+pub(super) fn no_password() -> PasswordHash {
+    PasswordHash::from("!".to_owned())
+}
+
 impl fmt::Debug for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Foreign").field(&self.scheme()).finish()
@@ -222,6 +235,26 @@ mod tests {
             Ok(read) => panic!("{text} is read as {read:?}"),
             Err(error) => error,
         }
+    }
+
+    #[test]
+    fn a_failed_login_costs_seconds_at_most_whatever_was_imported() {
+        let hex = |digits: usize| "0".repeat(digits);
+        let dearest = [
+            "$argon2id$v=19$m=262144,t=16,p=8$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA".to_owned(),
+            format!("scrypt:131072:8:4$salt${}", hex(128)),
+            format!("$2b$15${BCRYPT}"),
+            format!("pbkdf2:sha1:4000000$salt${}", hex(40)),
+            format!("pbkdf2:sha256:4000000$salt${}", hex(64)),
+            format!("pbkdf2:sha512:4000000$salt${}", hex(128)),
+        ];
+        let price =
+            |text: &String| Foreign::parse(text, &SETTINGS).expect("a hash").price().expect("a price");
+        let prices = dearest.each_ref().map(price);
+        let kinds: std::collections::BTreeSet<_> = prices.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds.len(), dearest.len());
+        let all: Duration = prices.iter().map(|(_, span)| *span).sum();
+        assert!((8..=12).contains(&all.as_secs()), "{all:?}: the README says 12 s");
     }
 
     #[test]

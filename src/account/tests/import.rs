@@ -75,7 +75,15 @@ async fn a_line_that_cannot_be_is_named_and_the_others_are_imported() {
         ("invalid_input", ImportUser { password: Some(secret("p")), ..line("x") }),
         ("password_hash", hash("$9$unheard$of")),
         ("password_hash", hash("scrypt:1073741824:8:1$salt$00")),
-        ("password_hash", hash("!")),
+        // Django's mark in the wrong column is nobody's password.
+        (
+            "password_hash",
+            ImportUser {
+                password: Some(secret(&format!("!{}", "x".repeat(40)))),
+                password_hash: None,
+                ..line("x")
+            },
+        ),
         // In the wrong column: who knew the hash could log in.
         ("password_hash", ImportUser { password: Some(secret(SLOW)), password_hash: None, ..line("x") }),
         ("invalid_input", ImportUser { created_at: Some("yesterday".to_owned()), ..line("x") }),
@@ -150,6 +158,34 @@ async fn fast_hashes_are_never_stored() {
     assert!(!world.contents().contains("W6ph5Mm5Pz8GgiULbPgzG37mj9g"));
     assert!(world.try_login("al", "password").await.is_ok());
     assert_eq!(codes(&import(&world, vec![given]).await), ["unchanged"]);
+}
+
+#[tokio::test]
+async fn who_has_no_password_logs_in_when_an_operator_has_set_one() {
+    let world = World::with(|s| s.auth.throttle.failures = 0);
+    let marks = ["", "!", "!WxTfqBB7Ln0mY2H3c0", "*"];
+    let given = |(place, mark): (usize, &&str)| ImportUser {
+        password_hash: Some(secret(mark)),
+        ..line(&format!("user{place}"))
+    };
+    let lines: Vec<_> = marks.iter().enumerate().map(given).collect();
+    assert_eq!(codes(&import(&world, lines.clone()).await), ["created"; 4]);
+    assert_eq!(codes(&import(&world, lines).await), ["unchanged"; 4]);
+    world.register("new").await;
+    let mut price = None;
+    for name in ["nobody", "new", "user0", "user1", "user2", "user3"] {
+        for typed in ["wrong", "!", "*", "", "!WxTfqBB7Ln0mY2H3c0"] {
+            let before = world.accounts.hasher.done();
+            assert_eq!(world.try_login(name, typed).await.err(), Some(AccountError::Credentials), "{name}");
+            let spent = world.accounts.hasher.done().less(&before);
+            assert_eq!(*price.get_or_insert(spent), spent, "{name} with {typed:?}");
+        }
+    }
+    world.accounts.set_password("user2", &secret("a horse at last")).await.unwrap();
+    assert!(world.try_login("user2", "a horse at last").await.is_ok());
+    let exported = world.accounts.export(None, 10).await.unwrap();
+    let without = exported.iter().filter(|account| account.password.phc() == "!");
+    assert_eq!(without.count(), 3);
 }
 
 #[tokio::test]

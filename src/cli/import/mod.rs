@@ -6,10 +6,11 @@ mod lines;
 mod record;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -19,7 +20,7 @@ use self::record::{Delimiter, Mapping, Reader};
 use super::ask::Connection;
 use super::output::printable;
 use super::{CliError, Shell, Verdict};
-use crate::account::{Foreign, Names};
+use crate::account::{Foreign, ForeignError, Names};
 use crate::control::command::{ImportFate, UserRecord};
 use crate::control::{Answer, Command, REQUEST_BYTES};
 use crate::identity::Email;
@@ -45,6 +46,8 @@ pub(super) const FIELDS: [&str; 12] = [
 const BATCH_BYTES: usize = REQUEST_BYTES - 1024;
 /// Accounts in one request that take an argon2id hash each: they must not outlast the gateway's patience.
 const BATCH_HASHES: usize = 32;
+/// Milliseconds of a processor from which on a failed login is worth a word.
+const DEAR_MS: u64 = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Form {
@@ -90,6 +93,10 @@ struct Summary {
     created: u64,
     unchanged: u64,
     refused: u64,
+    /// Of those that were created: nobody can log in to them yet.
+    without_password: u64,
+    /// What a failed login costs while these hashes are there, in milliseconds of a processor, about.
+    failed_login_ms: u64,
     dry_run: bool,
     /// Columns or members that nobody asked for.
     unused: Vec<String>,
@@ -120,10 +127,12 @@ impl Import {
         let mut lines = Lines::new(input, self.format == Form::Csv);
         let ended = desk.take_all(&mut lines, &mut reader, &bar, *out);
         bar.finish_and_clear();
+        let dearest = std::mem::take(&mut desk.dearest);
         let mut summary = desk.summary;
+        summary.failed_login_ms = in_all(&dearest);
         summary.unused = reader.unused().iter().cloned().collect();
         // Also after a fault: what was done is done.
-        summary.print(self.json, *out)?;
+        summary.print(self.json, &dearest, *out)?;
         out.flush()?;
         match ended {
             Err(CliError::Io(error)) => Err(named(error)),
@@ -150,7 +159,19 @@ struct Waiting {
     who: String,
     /// Under which its line is known, if it was not refused.
     keys: Vec<(&'static str, String)>,
+    password: Password,
     judged: Result<UserRecord, ImportFate>,
+}
+
+/// What a line says of the password.
+#[derive(Clone, Copy, Debug, Default)]
+struct Password {
+    /// It has none.
+    is_missing: bool,
+    /// Storing it takes an argon2id hash.
+    takes_a_hash: bool,
+    /// What it costs to check.
+    price: Option<(&'static str, Duration)>,
 }
 
 /// The lines that wait for their batch, and what is known of those before.
@@ -165,6 +186,8 @@ struct Intake<'a> {
     bytes: usize,
     hashes: usize,
     stopped: bool,
+    /// The dearest hash of each kind, and its line.
+    dearest: BTreeMap<&'static str, (Duration, u64)>,
     summary: Summary,
 }
 
@@ -180,6 +203,7 @@ impl<'a> Intake<'a> {
             bytes: 0,
             hashes: 0,
             stopped: false,
+            dearest: BTreeMap::new(),
             summary: Summary { dry_run: import.dry_run, ..Summary::default() },
         }
     }
@@ -220,11 +244,13 @@ impl<'a> Intake<'a> {
         let mut size = 0;
         let mut hashes = 0;
         let mut keys = Vec::new();
+        let mut password = Password::default();
         let judged = match read {
             Err(why) => Err(refusal("broken_line", why)),
             Ok(record) => {
                 size = serde_json::to_vec(&record)?.len() + 1;
-                hashes = usize::from(self.takes_a_hash(&record));
+                password = self.password(&record);
+                hashes = usize::from(password.takes_a_hash);
                 keys = self.keys(&record);
                 self.judge(record, size, &keys, bar, out)?
             }
@@ -239,7 +265,7 @@ impl<'a> Intake<'a> {
             if !refused {
                 self.seen.extend(keys.iter().map(|key| (key.clone(), line)));
             }
-            self.waiting.push(Waiting { line, who, keys, judged });
+            self.waiting.push(Waiting { line, who, keys, password, judged });
         }
         // A file of nothing but broken lines should not wait for its end.
         if self.waiting.len() >= 1000 {
@@ -287,10 +313,23 @@ impl<'a> Intake<'a> {
         keys.into_iter().filter_map(|(what, key)| Some((what, key?))).collect()
     }
 
-    fn takes_a_hash(&self, record: &UserRecord) -> bool {
-        let rules = &self.settings.auth.password;
-        let is_fast = |text: &str| Foreign::parse(text, rules).is_ok_and(|hash| hash.is_fast());
-        record.password.is_some() || record.password_hash.as_ref().is_some_and(|hash| is_fast(hash.expose()))
+    fn password(&self, record: &UserRecord) -> Password {
+        let takes_a_hash = record.password.is_some();
+        let Some(hash) = &record.password_hash else {
+            return Password { takes_a_hash, ..Password::default() };
+        };
+        match Foreign::parse(hash.expose(), &self.settings.auth.password) {
+            Ok(hash) => Password { is_missing: false, takes_a_hash: hash.is_fast(), price: hash.price() },
+            Err(error) => Password { is_missing: error == ForeignError::NoPassword, ..Password::default() },
+        }
+    }
+
+    fn learn(&mut self, password: Password, line: u64) {
+        let Some((kind, price)) = password.price else { return };
+        let dearest = self.dearest.entry(kind).or_insert((price, line));
+        if dearest.0 < price {
+            *dearest = (price, line);
+        }
     }
 
     /// Sends the batch, and prints what has become of it.
@@ -308,7 +347,7 @@ impl<'a> Intake<'a> {
             };
             fates = answered.into_iter();
         }
-        for Waiting { line, who, keys, judged } in waiting {
+        for Waiting { line, who, keys, password, judged } in waiting {
             let is_known = judged.is_ok();
             let fate = match judged {
                 Err(refused) => refused,
@@ -325,6 +364,12 @@ impl<'a> Intake<'a> {
             }
             self.stopped |= stop && matches!(fate, ImportFate::Refused { .. });
             self.summary.count(&fate);
+            if !matches!(fate, ImportFate::Refused { .. }) {
+                self.learn(password, line);
+            }
+            if matches!(fate, ImportFate::Created { .. }) && password.is_missing {
+                self.summary.without_password += 1;
+            }
             bar.suspend(|| print_line(line, &who, &fate, self.import.json, out))?;
             if self.stopped {
                 break;
@@ -382,7 +427,12 @@ impl Summary {
         }
     }
 
-    fn print(&self, json: bool, out: &mut dyn std::io::Write) -> Result<(), CliError> {
+    fn print(
+        &self,
+        json: bool,
+        dearest: &BTreeMap<&'static str, (Duration, u64)>,
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), CliError> {
         if json {
             #[derive(Serialize)]
             struct Last<'a> {
@@ -395,11 +445,36 @@ impl Summary {
             let names: Vec<_> = self.unused.iter().map(|name| printable(name)).collect();
             writeln!(out, "not used: {}", names.join(", "))?;
         }
+        if self.failed_login_ms >= DEAR_MS {
+            let secs = |span: Duration| format!("{:.1} s", span.as_secs_f64());
+            let dear = dearest.iter().filter(|(_, (span, _))| *span >= Duration::from_millis(50));
+            let each: Vec<_> =
+                dear.map(|(kind, (span, line))| format!("{kind} {} (line {line})", secs(*span))).collect();
+            let all = secs(Duration::from_millis(self.failed_login_ms));
+            writeln!(
+                out,
+                "while these hashes are there, every failed login costs about {all}: {}",
+                each.join(", ")
+            )?;
+        }
+        if self.without_password > 0 {
+            let count = self.without_password;
+            writeln!(
+                out,
+                "without a password: {count}; nobody can log in there until \"user passwd\" sets one"
+            )?;
+        }
         let Self { created, unchanged, refused, dry_run, .. } = self;
         let what = if *dry_run { "would be created" } else { "created" };
         writeln!(out, "{created} {what}, {unchanged} unchanged, {refused} refused")?;
         Ok(())
     }
+}
+
+/// A failed login costs one check of each kind.
+fn in_all(dearest: &BTreeMap<&'static str, (Duration, u64)>) -> u64 {
+    let all: Duration = dearest.values().map(|(span, _)| *span).sum();
+    u64::try_from(all.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// On standard error, and only where that is a terminal.

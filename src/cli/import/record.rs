@@ -201,8 +201,8 @@ impl Reader {
         if cells.len() != heading.len() {
             return Err(format!("{} columns where the heading has {}", cells.len(), heading.len()));
         }
-        let filled = heading.iter().cloned().zip(cells).filter(|(_, cell)| !cell.is_empty());
-        self.record(&filled.map(|(column, cell)| (column, Value::String(cell))).collect())
+        let value = |cell: String| if cell.is_empty() { Value::Null } else { Value::String(cell) };
+        self.record(&heading.iter().cloned().zip(cells).map(|(column, cell)| (column, value(cell))).collect())
     }
 
     fn one_column(heading: &str) -> String {
@@ -238,7 +238,9 @@ impl Reader {
 
     fn record(&mut self, members: &Map<String, Value>) -> Result<UserRecord, String> {
         let used: Vec<_> = FIELDS.iter().map(|field| self.column(field).0).collect();
-        let unused: Vec<_> = members.keys().filter(|name| !used.contains(&name.as_str())).cloned().collect();
+        let says_something = |name: &&String| members.get(*name).is_some_and(|value| !value.is_null());
+        let unused = members.keys().filter(|name| !used.contains(&name.as_str()));
+        let unused: Vec<_> = unused.filter(says_something).cloned().collect();
         for name in unused {
             if self.unused.len() < NAMED {
                 self.unused.insert(name);
@@ -250,6 +252,12 @@ impl Reader {
             let read = switch(members.get(column)).map_err(|value| self.no_switch(field, value));
             read.map(|given| given.is_some_and(|is| is != inverted))
         };
+        let filled = |field: &str| text(field).map(|text| text.filter(|text| !text.is_empty()));
+        let (password, hash) = (filled("password")?, filled("password_hash")?);
+        // Where one could be and is not, there is none; where there is no such place, it was forgotten.
+        let has_place =
+            ["password", "password_hash"].into_iter().any(|field| members.contains_key(self.column(field).0));
+        let hash = hash.or_else(|| (has_place && password.is_none()).then(String::new));
         Ok(UserRecord {
             id: text("id")?,
             username: text("username")?,
@@ -257,8 +265,8 @@ impl Reader {
             email_verified: switch("email_verified")?,
             name: text("name")?,
             roles: roles(members.get(self.column("roles").0))?,
-            password_hash: text("password_hash")?.map(Confidential::from),
-            password: text("password")?.map(Confidential::from),
+            password_hash: hash.map(Confidential::from),
+            password: password.map(Confidential::from),
             disabled: switch("disabled")?,
             created_at: text("created_at")?,
             generation: whole("generation", members.get(self.column("generation").0))?,
@@ -307,7 +315,7 @@ fn htpasswd(line: &str) -> Result<UserRecord, String> {
     let hash = hash.split(':').next().unwrap_or_default();
     Ok(UserRecord {
         username: Some(username.to_owned()),
-        password_hash: Some(hash.to_owned()).filter(|hash| !hash.is_empty()).map(Confidential::from),
+        password_hash: Some(Confidential::from(hash.to_owned())),
         ..UserRecord::default()
     })
 }
