@@ -10,6 +10,7 @@ mod listeners;
 mod owner;
 mod place;
 mod process;
+mod program;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -62,7 +63,7 @@ pub enum HostedError {
         source: io::Error,
     },
     /// It has ended, and had not answered.
-    #[error("the app ended before it answered on {place}: {end} (it has to stay in the foreground)")]
+    #[error("the app ended before it answered on {place}: {end}{}", in_the_foreground(*.end))]
     Ended {
         /// Where it should have answered.
         place: String,
@@ -114,6 +115,11 @@ impl HostedError {
             _ => 1,
         }
     }
+}
+
+/// Who ends without a complaint has gone to the background, or was no server.
+fn in_the_foreground(end: End) -> &'static str {
+    if end == End::Exited(0) { " (it has to stay in the foreground)" } else { "; it may have said why above" }
 }
 
 /// The name of the upstream that a command is: the one that is `asked` for, or the only one.

@@ -79,6 +79,15 @@ impl Init {
         if !printed && self.output.symlink_metadata().is_ok() {
             return Err(there_already(&self.output));
         }
+        let folder = self.output.parent().filter(|folder| !printed && !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let message = format!(
+                "{}: there is no folder {}; make it, or name another with --output",
+                self.output.display(),
+                folder.display()
+            );
+            return Err(CliError::Failed(message));
+        }
         let found = child::ask(&self.from, self.interpreter.as_deref()).map_err(CliError::Failed)?;
         let draft = Draft::new(&self.from, &found);
         if draft.routes() == 0 {

@@ -109,8 +109,50 @@ fn an_app_that_gives_no_table_is_named_and_nothing_is_written() {
     assert!(missing.exits(1).stderr.contains("cannot run /nowhere/python"));
     let ended = app.init("express:nowhere.js", "draft.toml").exits(1);
     assert!(ended.stderr.contains("nowhere.js: there is no such file"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("as in express:src/server.js"), "{}", ended.stderr);
     let usage = app.place.cli(&["init", "--from", "django:shop", "--output", "x.toml"]).exits(2);
     assert!(usage.stderr.contains("expected flask:MODULE:APP or express:FILE"), "{}", usage.stderr);
+}
+
+#[test]
+fn an_apps_own_word_for_what_is_wrong_is_said_and_does_nothing_to_a_terminal() {
+    let app =
+        App::new("echo noise >&2; printf '%s!\"there is no module shop;\\\\u001b[31m call init\"\\n' \"$4\"");
+    let ended = app.init("flask:shop:app", "draft.toml").exits(1);
+    let expected = "gatepost: flask:shop:app: there is no module shop;";
+    assert!(ended.stderr.starts_with(expected) && ended.stderr.contains("call init"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains('\u{1b}') && !ended.stderr.contains("noise"), "{}", ended.stderr);
+    assert!(!app.path("draft.toml").exists());
+}
+
+#[test]
+fn an_interpreter_that_cannot_be_run_is_named_with_what_to_do() {
+    let app = App::new("true");
+    fs::write(app.path("app.js"), "").unwrap();
+    fs::write(app.path("plain"), "").unwrap();
+    let nowhere = app.place.home().join("empty").display().to_string();
+    for (from, program, why, example) in [
+        ("flask:shop:app", None, "cannot run python3: there is no such program in PATH", "venv/bin/python"),
+        ("express:app.js", None, "cannot run node: there is no such program in PATH", "/usr/local/bin/node"),
+        ("flask:shop:app", Some("./no/python"), "./no/python: there is no such file", "venv/bin/python"),
+        ("flask:shop:app", Some("./plain"), "cannot run ./plain: it is not executable", "venv/bin/python"),
+    ] {
+        let mut arguments = vec!["init", "--from", from, "--output", "draft.toml"];
+        arguments.extend(program.into_iter().flat_map(|program| ["--interpreter", program]));
+        let ended = app.place.cli_with(&arguments, "", &[("PATH", &nowhere)]).exits(1);
+        assert!(ended.stderr.contains(why), "{from}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("--interpreter {example}")), "{from}: {}", ended.stderr);
+        assert!(!app.path("draft.toml").exists(), "{from}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_said_before_the_app_is_run() {
+    let app = App::new("touch \"$0.ran\"");
+    let ended = app.init("flask:shop:app", "no/such/draft.toml").exits(1);
+    assert!(ended.stderr.contains("there is no folder"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--output"), "{}", ended.stderr);
+    assert!(!app.path("interpreter.ran").exists());
 }
 
 #[test]

@@ -237,10 +237,22 @@ fn an_app_that_does_not_come_up_is_no_start() {
     let pid = fs::read_to_string(gateway.home().join("pid")).unwrap();
     assert_eq!(process(pid.trim().parse().unwrap()), None, "it was ended");
 
-    gateway.run = vec!["--".to_owned(), "no-such-program".to_owned()];
-    is_said(&gateway.does_not_start().exits(127), "no-such-program: ");
-    gateway.run = vec!["--".to_owned(), "/etc/passwd".to_owned()];
-    is_said(&gateway.does_not_start().exits(126), "/etc/passwd: ");
+    let script = gateway.home().join("moved");
+    fs::write(&script, "#!/gone/venv/bin/python\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    for (program, code, said) in [
+        ("no-such-program", 127, &["there is no such program in PATH", "venv/bin/no-such-program"][..]),
+        ("./no/such", 127, &["./no/such: there is no such file (in "]),
+        ("/etc/passwd", 126, &["/etc/passwd: it is no file that may be executed"]),
+        ("./moved", 127, &["./moved: its first line wants /gone/venv/bin/python", "moved?"]),
+    ] {
+        gateway.run = vec!["--".to_owned(), program.to_owned()];
+        let ended = gateway.does_not_start().exits(code);
+        for words in said {
+            is_said(&ended, words);
+        }
+        assert!(!ended.said().contains("foreground"), "{}", ended.said());
+    }
     gateway.run = vec!["--".to_owned()];
     gateway.does_not_start().exits(2);
 }

@@ -38,6 +38,37 @@ EXPRESS_4 = EXPRESS | {
 EXPRESS_EXAMPLE = {"/catalogue GET public", "/orders GET public", "/admin/orders GET public"}
 
 
+# What can be named and is no app, or none without more.
+APPS = '''import functools
+import os
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+import shop
+
+
+def create_app(name, quiet=False):
+    assert name == "shop" and quiet
+    return shop.create_app()
+
+
+def needs():
+    import no_such_library
+
+
+def fails():
+    return os.environ["DATABASE_URL"]
+
+
+def gives_nothing():
+    pass
+
+
+partial = functools.partial(create_app, "shop", quiet=True)
+wrapped = ProxyFix(shop.app)
+'''
+
+
 def init(source, directory, interpreter=None, output="draft.toml"):
     more = ["--interpreter", str(interpreter)] if interpreter else []
     return subprocess.run([BINARY, "init", "--from", source, "--output", output, *more], cwd=directory, text=True,
@@ -78,6 +109,10 @@ def flask(checks, directory):
                    check=True)
     shutil.copy(HERE / "shop.py", directory)
     shutil.copy(ROOT / "examples/flask/before/app.py", directory / "before.py")
+    (directory / "apps.py").write_text(APPS)
+    (directory / "needy.py").write_text("import no_such_library\n")
+    (directory / "odd.py").write_text("1 +\n")
+    (directory / "ends.py").write_text("import sys\nsys.exit('not today')\n")
     for name, source in [("app", "flask:shop:app"), ("factory", "flask:shop:create_app()"), ("file", "flask:shop.py:app")]:
         text = drafted(checks, name, source, directory, FLASK, python, "upstream")
         for words in ["behind token_required", "behind jwt_required()", "behind before_request of area: check",
@@ -85,10 +120,31 @@ def flask(checks, directory):
             checks.check(words in text, f"{name}: says {words!r}")
     text = drafted(checks, "before", "flask:before:app", directory, FLASK_BEFORE, python)
     checks.check("behind role_required('admin')" in text, "the role is named")
-    for source, words in [("flask:nothing:app", "No module named 'nothing'"), ("flask:shop:nothing", "nothing"),
-                          ("flask:shop:jwt_required", "is no Flask app")]:
-        ran = init(source, directory, python, "bad.toml")
-        checks.check(ran.returncode == 1 and words in ran.stderr, f"{source}: {ran.returncode} {ran.stderr}")
+    drafted(checks, "argument", "flask:apps:create_app('shop', quiet=True)", directory, FLASK, python, "upstream")
+    drafted(checks, "callable", "flask:apps:partial", directory, FLASK, python, "upstream")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "bare"], check=True)
+    bare = directory / "bare/bin/python"
+    for source, interpreter, words in [
+        ("flask:nothing:app", python, [f"there is no module nothing in {directory}", "call init in the app's folder"]),
+        ("flask:nothing.web:app", python, ["there is no module nothing", "flask:path/to/web.py:app"]),
+        ("flask:nothing.py:app", python, [f"there is no file {directory}/nothing.py"]),
+        ("flask:shop:app", bare, [f"{bare} has no Flask", "--interpreter venv/bin/python"]),
+        ("flask:apps.py:needs", python, ["calling needs needs the module no_such_library", "apps.py, line ", "--interpreter"]),
+        ("flask:needy:app", python, ["importing needy needs the module no_such_library", "needy.py, line 1"]),
+        ("flask:shop:nothing", python, ["shop has no nothing; is it flask:shop:app or flask:shop:create_app()?"]),
+        ("flask:shop:print", python, ["shop has no print"]),
+        ("flask:apps:create_app", python, ["create_app cannot be called like that", "'name'", "create_app('test')"]),
+        ("flask:apps:create_app(", python, ["is neither a name nor a call with plain values"]),
+        ("flask:apps:create_app(open('x'))", python, ["is neither a name nor a call with plain values"]),
+        ("flask:apps:fails", python, ["calling fails failed with KeyError: 'DATABASE_URL'", "apps.py, line ", "environment"]),
+        ("flask:apps:wrapped", python, ["wrapped is no Flask app but a ProxyFix", "flask:apps:create_app()"]),
+        ("flask:apps:gives_nothing()", python, ["gives_nothing() is no Flask app but a NoneType"]),
+        ("flask:odd:app", python, ["importing odd failed with SyntaxError", "odd.py, line 1"]),
+        ("flask:ends:app", python, ["importing ends failed with SystemExit: not today"]),
+    ]:
+        ran = init(source, directory, interpreter, "bad.toml")
+        checks.check(ran.returncode == 1 and all(one in ran.stderr for one in words), f"{source}: {ran.returncode} {ran.stderr}")
+        checks.check("importlib" not in ran.stderr and "<string>" not in ran.stderr, f"{source}: our own lines: {ran.stderr}")
         checks.check(not (directory / "bad.toml").exists(), f"{source}: a file was written")
 
 
@@ -104,6 +160,16 @@ def express(checks, version, directory):
         # A module, with import and without an export.
         shutil.copy(ROOT / "examples/express/app.js", directory / "example.mjs")
         drafted(checks, "example", "express:example.mjs", directory, EXPRESS_EXAMPLE)
+    bare = directory.parent / "bare.js"
+    bare.write_text("require('express')();\n")
+    ran = init(f"express:{bare}", directory, None, "bad.toml")
+    checks.check(ran.returncode == 1 and f"there is no Express in the node_modules of {bare.parent}" in ran.stderr
+                 and "npm install" in ran.stderr, f"express{version}: bare: {ran.stderr}")
+    for name, code in [("needy.js", "require('no-such-library');\n"), ("needy.mjs", "import 'no-such-library';\n")]:
+        (directory / name).write_text(code)
+        ran = init(f"express:{name}", directory, None, "bad.toml")
+        checks.check(ran.returncode == 1 and "needs what is not there" in ran.stderr and "no-such-library" in ran.stderr
+                     and "npm install" in ran.stderr, f"express{version}: {name}: {ran.stderr}")
     (directory / "broken.js").write_text("throw new Error('not today');\n")
     ran = init("express:broken.js", directory, None, "bad.toml")
     checks.check(ran.returncode == 1 and "not today" in ran.stderr, f"express{version}: broken: {ran.stderr}")

@@ -17,7 +17,7 @@ use rustix::process::{
 };
 use tokio::sync::watch;
 
-use super::HostedError;
+use super::{HostedError, program};
 use crate::app::Signals;
 
 /// For the end of a process that was killed.
@@ -83,9 +83,11 @@ impl Process {
         environment: &[(&'static str, Option<OsString>)],
     ) -> Result<Self, HostedError> {
         let (told, end) = watch::channel(None);
-        let pid = spawn(words, environment).map_err(|source| HostedError::Spawn {
-            program: words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default(),
-            source,
+        let program = words.first().map(OsString::as_os_str).unwrap_or_default();
+        let pid = program::find(program).and_then(|()| spawn(words, environment));
+        let pid = pid.map_err(|source| HostedError::Spawn {
+            program: program.to_string_lossy().into_owned(),
+            source: program::explain(program, source),
         })?;
         let process = Self { pid: Some(pid), end };
         let reap = move || reap(pid, &told);
@@ -244,7 +246,7 @@ pub fn become_app(parent: i32, words: &[OsString]) -> io::Error {
     #[cfg(not(target_os = "linux"))]
     let _ = parent;
     match words.split_first() {
-        Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+        Some((program, arguments)) => program::explain(program, Command::new(program).args(arguments).exec()),
         None => io::ErrorKind::NotFound.into(),
     }
 }

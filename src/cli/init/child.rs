@@ -3,7 +3,8 @@
 //! Loading an app runs its code, with the rights and the environment of whoever asks; it is no sandbox.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,20 +49,46 @@ pub(super) fn ask(origin: &Origin, interpreter: Option<&OsStr>) -> Result<FoundT
     // What it starts ends with it.
     command.process_group(0);
     let child = command.spawn();
-    let mut child = child.map_err(|error| {
-        format!("cannot run {}: {error}; --interpreter names the one that runs the app", program.display())
-    })?;
+    let mut child = child.map_err(|error| cannot_run(origin, program, &error))?;
     let answer = listen(&mut child, &marker);
     // It may have threads, timers and connections that would keep it alive.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     drop(child.wait());
     let line = answer.map_err(|why| format!("{origin}: {why}"))?;
+    if let Some(failed) = line.strip_prefix('!') {
+        let why: String = serde_json::from_str(failed).unwrap_or_else(|_| failed.to_owned());
+        return Err(format!("{origin}: {}", lines(&why)));
+    }
     serde_json::from_str(&line).map_err(|error| format!("{origin}: its route table cannot be read: {error}"))
 }
 
 fn absolute(file: &Path) -> Result<OsString, String> {
     let path = std::path::absolute(file).ok().filter(|path| path.is_file());
-    path.map(Into::into).ok_or_else(|| format!("{}: there is no such file", file.display()))
+    let missing = || {
+        format!(
+            "{}: there is no such file; name the one that makes the app, as in express:src/server.js",
+            file.display()
+        )
+    };
+    path.map(Into::into).ok_or_else(missing)
+}
+
+fn cannot_run(origin: &Origin, program: &OsStr, error: &io::Error) -> String {
+    let in_path = !program.as_bytes().contains(&b'/');
+    let why = match error.kind() {
+        ErrorKind::NotFound if in_path => "there is no such program in PATH".to_owned(),
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::PermissionDenied => "it is not executable".to_owned(),
+        _ => error.to_string(),
+    };
+    let example = match origin {
+        Origin::Flask(_) => "venv/bin/python",
+        Origin::Express(_) => "/usr/local/bin/node",
+    };
+    format!(
+        "cannot run {}: {why}; --interpreter names the one that runs the app, as in --interpreter {example}",
+        program.display()
+    )
 }
 
 /// The marked line, or why there is none.
@@ -83,7 +110,10 @@ fn listen(child: &mut Child, marker: &str) -> Result<String, String> {
                 "the app cannot be loaded; --interpreter names the one that has its libraries\n{words}"
             ))
         }
-        Err(_) => Err(format!("the app has not loaded within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!(
+            "the app has not loaded within {} s; does it wait for something that does not run, as a database?",
+            PATIENCE.as_secs()
+        )),
     }
 }
 
@@ -109,6 +139,10 @@ fn last_words(mut complaints: impl Read) -> String {
         let surplus = kept.len().saturating_sub(MOST_COMPLAINT);
         kept.drain(..surplus);
     }
-    let text = String::from_utf8_lossy(&kept);
+    lines(&String::from_utf8_lossy(&kept))
+}
+
+/// Nothing that the app says does anything to a terminal.
+fn lines(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }

@@ -1,5 +1,5 @@
 // Run by `gatepost init` in a process of its own: loads an Express app and prints its route table as one line
-// of JSON behind a marker. For Express 4 and 5, CommonJS and modules; opens no port.
+// of JSON behind a marker, or a sentence with ! in front. For Express 4 and 5, CommonJS and modules; opens no port.
 'use strict';
 const fs = require('fs');
 const net = require('net');
@@ -11,9 +11,19 @@ const [file, marker] = process.argv.slice(1);
 const place = path.resolve(file);
 const exit = process.exit.bind(process);
 const fail = (why) => {
-  console.error(why);
+  writeLine(`!${JSON.stringify(String(why))}`);
   exit(1);
 };
+function writeLine(text) {
+  const line = Buffer.from(`\n${marker}${text}\n`);
+  for (let at = 0; at < line.length;) {
+    try {
+      at += fs.writeSync(1, line, at);
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+    }
+  }
+}
 
 const ASKS = /auth(?!or(?!iz))|jwt|token|login|logged|role|permission|admin|protect|restrict|require|api_?key|guard|verify|ensure|passport/i;
 const ASKS_NOT = /csrf|xsrf|exempt|optional|anonymous|unprotected|initialize|json|schema|param|require(Body|Fields|https|ssl|Content)/i;
@@ -34,7 +44,9 @@ let express;
 try {
   express = need('express');
 } catch (error) {
-  fail(`express cannot be loaded from ${path.dirname(place)}: ${error.message}`);
+  const missing = error.code === 'MODULE_NOT_FOUND' && /Cannot find module 'express'/.test(error.message);
+  fail(missing ? `there is no Express in the node_modules of ${path.dirname(place)} and above; is it installed (npm install)?`
+    : `express cannot be loaded from ${path.dirname(place)}: ${error.message}`);
 }
 const USED = Symbol('path');
 const apps = [];
@@ -169,13 +181,11 @@ import(pathToFileURL(place)).then(async (module) => {
     await new Promise((next) => setTimeout(next, 50));
     found = table(exported);
   }
-  const line = Buffer.from(`\n${marker}${JSON.stringify(found)}\n`);
-  for (let at = 0; at < line.length;) {
-    try {
-      at += fs.writeSync(1, line, at);
-    } catch (error) {
-      if (error.code !== 'EAGAIN') throw error;
-    }
-  }
+  writeLine(JSON.stringify(found));
   exit(0);
-}).catch((error) => fail((error && error.stack) || error));
+}).catch((error) => {
+  const said = String((error && error.stack) || error);
+  const missing = error && ['MODULE_NOT_FOUND', 'ERR_MODULE_NOT_FOUND'].includes(error.code);
+  fail(missing ? `loading ${place} needs what is not there; is everything installed (npm install)?\n${said}`
+    : `loading ${place} failed; give it the environment and the files that the app runs with\n${said}`);
+});

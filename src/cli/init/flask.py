@@ -1,5 +1,5 @@
 # Run by `gatepost init` in a process of its own: imports a Flask app and prints its route table as one line of
-# JSON behind a marker. Needs Flask 1.0 and Python 3.8; writes nothing and serves nothing.
+# JSON behind a marker, or a sentence with ! in front. Needs Flask 1.0 and Python 3.8; writes nothing and serves nothing.
 import ast
 import importlib
 import importlib.util
@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import textwrap
+import traceback
 
 spec, marker = sys.argv[1:3]
 # What the app prints belongs to people.
@@ -119,26 +120,129 @@ def class_decorators(view_class, method):
     return [(kind(own_name(one)) or ("authenticated" if REFUSES.search(source(one)) else None), own_name(one)) for one in listed]
 
 
+class Failed(Exception):
+    """What was tried and what to do, for whoever has asked."""
+
+
+OTHER_PYTHON = "--interpreter names the Python that runs the app, as in --interpreter venv/bin/python"
+
+
+def attempt(what, call):
+    """The app's own code: whatever it raises is its answer."""
+    try:
+        return call()
+    except ModuleNotFoundError as error:
+        raise Failed("%s needs the module %s, which %s does not have%s; %s"
+                     % (what, error.name, sys.executable, place(error), OTHER_PYTHON))
+    except BaseException as error:
+        lines = "".join(traceback.format_list(frames(error)))
+        said = "%s: %s" % (type(error).__name__, error) if str(error) else type(error).__name__
+        raise Failed("%s failed with %s%s; give it the environment and the files that the app runs with\n%s"
+                     % (what, said, place(error), lines))
+
+
+def frames(error):
+    """Without ours and those of the import system."""
+    alien = ("<string>", "<frozen ")
+    return [one for one in traceback.extract_tb(error.__traceback__)
+            if not one.filename.startswith(alien) and os.sep + "importlib" + os.sep not in one.filename]
+
+
+def place(error):
+    """Where in the app's code it was raised."""
+    if isinstance(error, SyntaxError):
+        return " (%s, line %s)" % (error.filename, error.lineno)
+    found = frames(error)
+    own = [one for one in found if "site-packages" not in one.filename] or found
+    return " (%s, line %s)" % (own[-1].filename, own[-1].lineno) if own else ""
+
+
+def find_module(module):
+    """The module's name, where it can be imported."""
+    if module.endswith(".py"):
+        path = os.path.abspath(module)
+        if not os.path.isfile(path):
+            raise Failed("there is no file %s" % path)
+        sys.path.insert(0, os.path.dirname(path))
+        return os.path.splitext(os.path.basename(path))[0]
+    sys.path.insert(0, os.getcwd())
+    return module
+
+
+def import_module(name):
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # What is missing may be something that the module wants.
+        if error.name == name or name.startswith("%s." % error.name):
+            raise Failed("there is no module %s in %s nor in %s; call init in the app's folder, or name its file, as in "
+                         "flask:path/to/%s.py:app" % (error.name, os.getcwd(), sys.executable, name.rpartition(".")[2]))
+        return attempt("importing " + name, lambda: rethrow(error))
+    except BaseException as error:
+        return attempt("importing " + name, lambda: rethrow(error))
+
+
+def rethrow(error):
+    raise error
+
+
+def could_be_meant(module, flask):
+    apps = [name for name, one in vars(module).items() if isinstance(one, flask.Flask)]
+    makers = [name + "()" for name, one in vars(module).items()
+              if inspect.isfunction(one) and one.__module__ == module.__name__ and re.search(r"app", name, re.I)]
+    names = ["flask:%s:%s" % (spec.partition(":")[0], name) for name in apps + makers]
+    return "; is it %s?" % " or ".join(names) if names else "; name the app, or the function that makes it as in %s:create_app()" % module.__name__
+
+
+def read_attribute(text):
+    """`app`, `web.app`, `create_app()` or `create_app("test", debug=True)`: names, whether it is called, and with what."""
+    try:
+        tree = ast.parse(text, mode="eval").body
+        called = isinstance(tree, ast.Call)
+        args = [ast.literal_eval(one) for one in tree.args] if called else []
+        named = {one.arg: ast.literal_eval(one.value) for one in tree.keywords} if called else {}
+        name = tree.func if called else tree
+        names = []
+        while isinstance(name, ast.Attribute):
+            names.insert(0, name.attr)
+            name = name.value
+        return [name.id] + names, called, args, named
+    except (SyntaxError, ValueError, AttributeError, TypeError):
+        raise Failed("%s is neither a name nor a call with plain values, as in create_app() or create_app('test')" % text)
+
+
 def load():
     module, _, attribute = spec.partition(":")
     attribute = attribute or "app"
-    import flask
-
+    try:
+        import flask
+    except ModuleNotFoundError as error:
+        if error.name != "flask":
+            raise
+        raise Failed("%s has no Flask; %s" % (sys.executable, OTHER_PYTHON))
     flask.Flask.run = lambda *_, **__: None
-    if module.endswith(".py"):
-        path = os.path.abspath(module)
-        sys.path.insert(0, os.path.dirname(path))
-        module = os.path.splitext(os.path.basename(path))[0]
-    else:
-        sys.path.insert(0, os.getcwd())
-    app = importlib.import_module(module)
-    called = attribute.endswith("()")
-    for part in attribute.removesuffix("()").split(".") if hasattr(str, "removesuffix") else attribute.replace("()", "").split("."):
-        app = getattr(app, part)
-    if called or (not isinstance(app, flask.Flask) and callable(app) and not hasattr(app, "url_map")):
-        app = app()
+    names, called, args, named = read_attribute(attribute)
+    module = import_module(find_module(module))
+    app = module
+    for name in names:
+        if not hasattr(app, name):
+            raise Failed("%s has no %s%s" % (getattr(app, "__name__", type(app).__name__), name, could_be_meant(module, flask)))
+        app = getattr(app, name)
+    if called or (not isinstance(app, flask.Flask) and callable(app)):
+        factory = app
+        try:
+            inspect.signature(factory).bind(*args, **named)
+        except TypeError as error:
+            if called or inspect.isroutine(factory):
+                raise Failed("%s cannot be called like that: %s; arguments go between the brackets, as in create_app('test')"
+                             % (".".join(names), error))
+            # Perhaps a WSGI application around it.
+            raise Failed("%s is no Flask app but a %s%s" % (attribute, type(app).__name__, could_be_meant(module, flask)))
+        except ValueError:
+            pass
+        app = attempt("calling %s" % ".".join(names), lambda: factory(*args, **named))
     if not isinstance(app, flask.Flask):
-        raise SystemExit("%s is no Flask app but a %s" % (spec, type(app).__name__))
+        raise Failed("%s is no Flask app but a %s%s" % (attribute, type(app).__name__, could_be_meant(module, flask)))
     return app
 
 
@@ -184,12 +288,15 @@ def main():
         framework = "Flask"
     remarks = ["Before every request the app calls %s, which may ask for a caller: what is open here may not be open there."
                % own_name(one) for one in hooks(app, None)]
-    table = {"framework": framework, "preflights": "flask_cors" in sys.modules, "remarks": remarks, "routes": list(routes(app))}
-    with os.fdopen(out, "w") as stream:
-        stream.write("\n%s%s\n" % (marker, json.dumps(table)))
+    return {"framework": framework, "preflights": "flask_cors" in sys.modules, "remarks": remarks, "routes": list(routes(app))}
 
 
-main()
+try:
+    answer = json.dumps(main())
+except Failed as failed:
+    answer = "!" + json.dumps(str(failed).strip())
+with os.fdopen(out, "w") as stream:
+    stream.write("\n%s%s\n" % (marker, answer))
 sys.stderr.flush()
 # Without waiting for what the app has started.
 os._exit(0)
