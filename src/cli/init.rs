@@ -2,7 +2,8 @@
 //!
 //! The app is loaded by its own interpreter in a child process ([`child`]), which prints its route table; that
 //! becomes patterns of ours ([`table`]) and a file to be read and corrected by people ([`draft`]). Who may
-//! pass is guessed from decorators and middleware, so whatever is guessed says why. Never over a file.
+//! pass is guessed from decorators and middleware, so whatever is guessed says why, and what is not known is
+//! closed. Never over a file.
 
 mod child;
 mod draft;
@@ -108,6 +109,9 @@ impl Init {
             "{}: {all} routes drafted, {open} of them open to anybody",
             self.output.display()
         )?;
+        if draft.undecided() > 0 {
+            writeln!(shell.out, "{} wait for you: look for \"Decide\" in the file", draft.undecided())?;
+        }
         if draft.left_out() > 0 {
             writeln!(shell.out, "{} could not be drafted: the file names them", draft.left_out())?;
         }

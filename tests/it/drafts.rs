@@ -71,6 +71,29 @@ fn a_draft_is_written_once_for_its_owner_and_its_tests_pass() {
 }
 
 #[test]
+fn what_has_to_be_decided_is_counted_and_closed_until_then() {
+    let app = App::new("printf '\\n%s' \"$4\"; cat \"$0.json\"");
+    let table = serde_json::json!({"framework": "Flask", "preflights": false, "remarks": [], "routes": [
+        {"path": "/fast", "methods": ["GET"], "what": "fast", "guard": "authenticated", "why": "timed",
+         "decide": ["what timed asks for is not known"]},
+        {"path": "/admin", "methods": ["GET"], "what": "admin", "guard": "authenticated", "roles": ["boss"]}]});
+    fs::write(app.path("interpreter.json"), table.to_string() + "\n").unwrap();
+    let said = app.init("flask:shop:app", "draft.toml").exits(0).said();
+    assert!(said.contains("2 routes drafted, 0 of them open to anybody"), "{said}");
+    assert!(said.contains("1 wait for you: look for \"Decide\""), "{said}");
+    assert!(said.contains("5 of its 5 tests pass"), "{said}");
+    let draft = app.path("draft.toml");
+    let draft = draft.to_str().unwrap();
+    for (role, verdict) in [("user", "refuse"), ("boss", "pass")] {
+        let arguments = ["--config", draft, "explain", "GET", "/admin", "--role", role, "--json"];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.args(arguments);
+        let told = crate::support::gateway::run(command, "").exits(0).json();
+        assert_eq!(told["verdict"], verdict, "{role}");
+    }
+}
+
+#[test]
 fn a_file_that_is_there_is_not_replaced_and_the_app_is_not_run() {
     let app = App::new("touch \"$0.ran\"");
     fs::write(app.path("draft.toml"), "mine").unwrap();

@@ -18,8 +18,19 @@ HERE = Path(__file__).with_name("drafts")
 FLASK = {
     "/static/** GET public", "/area GET authenticated", "/notes GET public", "/notes POST authenticated",
     "/locked GET authenticated", "/things/{name} GET authenticated", "/login POST public",
-    "/users/{number} DELETE,GET authenticated", "/users/me GET optional", "/old GET authenticated", "/fast GET public",
+    "/users/{number} DELETE,GET authenticated", "/users/me GET optional", "/old GET authenticated", "/fast GET authenticated",
     "/maybe GET public", "/files/{name} GET public", "/tree/** GET public",
+}
+# With what is asked for; a question is to be decided.
+ROLES = {
+    "/static/** public", "/outer/inner/x authenticated editor", "/tidy/x authenticated ?",
+    "/security/all authenticated admin+editor", "/security/any authenticated admin|editor", "/security/may authenticated ?",
+    "/http/one authenticated admin", "/http/any authenticated admin|editor", "/http/all authenticated admin+editor",
+    "/http/mixed authenticated ?", "/http/optional optional", "/principal/one authenticated admin",
+    "/principal/any authenticated admin|editor", "/principal/other authenticated ?", "/twice authenticated admin+auditor|editor",
+    "/own authenticated ?", "/login/own authenticated ?", "/odd authenticated ?", "/narrow authenticated ?",
+    "/guarded authenticated ?", "/slotted authenticated ?", "/cached public", "/plain public", "/partial authenticated",
+    "/things authenticated", "/things/odd authenticated ?", "/marked authenticated ?", "/helped public",
 }
 FLASK_BEFORE = {
     "/static/** GET public", "/register POST public", "/login POST public", "/logout POST authenticated",
@@ -29,7 +40,8 @@ FLASK_BEFORE = {
 EXPRESS = {
     "/assets/** GET public", "/ GET public", "/auth/signin POST public", "/me GET authenticated", "/api/users GET public",
     "/api/users/{id} GET authenticated", "/api/users/{id}/items GET,POST authenticated", "/other/deep GET public",
-    "/any * public", "/checked GET,PUT authenticated",
+    "/any * public", "/checked GET,PUT authenticated", "/slow GET authenticated", "/users/{id} DELETE authenticated",
+    "/part/x GET authenticated",
 }
 EXPRESS_4 = EXPRESS | {
     "/by-jwt GET authenticated", "/by-passport GET authenticated", "/after-passport GET public", "/optional GET public",
@@ -102,6 +114,14 @@ def drafted(checks, name, source, directory, expected, interpreter=None, preflig
     return text
 
 
+def demand(text, route):
+    """What a drafted route asks for."""
+    roles = "+".join(route.get("all_roles", []) + (["|".join(sorted(route["roles"]))] if "roles" in route else []))
+    comments = text.split(f'path = "{route["path"]}"\n')[0].rpartition("\n\n")[2]
+    asked = "?" if "# Decide: " in comments else ""
+    return " ".join(one for one in [route["path"], route["access"], roles, asked] if one)
+
+
 def flask(checks, directory):
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
     python = directory / "venv/bin/python"
@@ -116,9 +136,18 @@ def flask(checks, directory):
     for name, source in [("app", "flask:shop:app"), ("factory", "flask:shop:create_app()"), ("file", "flask:shop.py:app")]:
         text = drafted(checks, name, source, directory, FLASK, python, "upstream")
         for words in ["behind token_required", "behind jwt_required()", "behind before_request of area: check",
-                      "decorated with timed", "its code mentions current_user", "wider than the app's /files/<name>.json"]:
+                      "Decide: what timed asks for is not known", "its code mentions current_user", "wider than the app's /files/<name>.json"]:
             checks.check(words in text, f"{name}: says {words!r}")
+    shutil.copy(HERE / "roles.py", directory)
+    expected = {" ".join([one.split()[0], "GET", one.split()[1]]) for one in ROLES}
+    text = drafted(checks, "roles", "flask:roles:create_app()", directory, expected, python)
+    found = {demand(text, route) for route in tomllib.loads(text)["route"]}
+    checks.check(found == ROLES, f"roles: missing {sorted(ROLES - found)}, not expected {sorted(found - ROLES)}")
+    for words in ["Decide: what odd asks for is not known", "Decide: role_required may ask for more than a caller",
+                  "behind before_request of outer: ", "Decide: what before_request of tidy: sweep asks for is not known"]:
+        checks.check(words in text, f"roles: says {words!r}")
     text = drafted(checks, "before", "flask:before:app", directory, FLASK_BEFORE, python)
+    checks.check("Decide: role_required('admin') may ask for more than a caller" in text, "the role is to be decided")
     checks.check("behind role_required('admin')" in text, "the role is named")
     drafted(checks, "argument", "flask:apps:create_app('shop', quiet=True)", directory, FLASK, python, "upstream")
     drafted(checks, "callable", "flask:apps:partial", directory, FLASK, python, "upstream")
@@ -154,7 +183,9 @@ def express(checks, version, directory):
                    stdout=subprocess.DEVNULL)
     shutil.copy(HERE / "app.js", directory)
     text = drafted(checks, f"express{version}", "express:app.js", directory, EXPRESS_4 if version == 4 else EXPRESS, None, "upstream")
-    for words in ["At /proxied there is proxy", "a regular expression", 'prefix = "/gatepost"', "behind before, verifyToken"]:
+    for words in ["At /proxied there is proxy", "a regular expression", 'prefix = "/gatepost"', "behind before, verifyToken",
+                  "Decide: what slowly asks for is not known", "Decide: requireRole may ask for more than a caller",
+                  "Before every request the app calls a function without a name"]:
         checks.check(words in text, f"express{version}: says {words!r}")
     if version == 5:
         # A module, with import and without an export.

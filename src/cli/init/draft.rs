@@ -1,16 +1,20 @@
 //! The draft: an app's routes as rules that do not contradict each other, written for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::Origin;
 use super::table::{Dialect, Fit, FoundRoute, FoundTable, Guard};
 use crate::cli::output::printable;
+use crate::identity::Role;
 use crate::route::{HostPattern, MethodSet, PathCase, PathPattern};
 
 /// Where our own endpoints are, unless the app has something there.
 const PREFIX: &str = "/auth";
 /// Where they are then.
 const OTHER_PREFIX: &str = "/gatepost";
+/// The role that everybody has.
+const USER: &str = "user";
 /// What stands for parameters in tests; the first that is no segment of any route.
 const SAMPLES: [&str; 5] = ["1", "some", "some-name", "any-name-1", "a1b2c3d4"];
 
@@ -29,10 +33,57 @@ struct Rule {
     path: PathPattern,
     /// Every one without it.
     methods: Option<Vec<String>>,
-    guard: Guard,
+    demand: Demand,
     fit: Fit,
     /// What it was made from, a line each.
     notes: Vec<String>,
+    /// What only people can decide.
+    decide: Vec<String>,
+}
+
+/// What is asked of a caller; what is greater is stricter.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Demand {
+    guard: Guard,
+    all_of: Vec<String>,
+    any_of: Vec<String>,
+}
+
+impl Demand {
+    /// What satisfies both.
+    fn join(&mut self, other: &Self) {
+        self.guard = self.guard.max(other.guard);
+        if self.any_of.is_empty() {
+            self.any_of.clone_from(&other.any_of);
+        }
+        // One list of which any will do is all that a rule can have.
+        let more = if self.any_of == other.any_of { &[] } else { other.any_of.as_slice() };
+        for role in other.all_of.iter().chain(more) {
+            if !self.all_of.contains(role) {
+                self.all_of.push(role.clone());
+            }
+        }
+        self.all_of.sort();
+    }
+
+    fn has_roles(&self) -> bool {
+        !self.any_of.is_empty() || !self.all_of.is_empty()
+    }
+
+    fn is_stricter_than(&self, other: &Self) -> bool {
+        self.guard > other.guard || (self.guard == other.guard && self.has_roles() && self != other)
+    }
+
+    /// Roles that pass.
+    fn enough(&self) -> Vec<String> {
+        let any = self.any_of.first().filter(|first| !self.all_of.contains(first));
+        self.all_of.iter().chain(any).cloned().collect()
+    }
+
+    fn is_met_by(&self, role: &str) -> bool {
+        let all = self.all_of.iter().all(|needed| needed == role);
+        all && (self.any_of.is_empty() || self.any_of.iter().any(|one| one == role))
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -59,7 +110,12 @@ impl<'a> Draft<'a> {
 
     /// How many of them take anybody.
     pub(super) fn open(&self) -> usize {
-        self.rules.iter().filter(|rule| rule.guard != Guard::Authenticated).count()
+        self.rules.iter().filter(|rule| rule.demand.guard != Guard::Authenticated).count()
+    }
+
+    /// How many of them wait for somebody's decision.
+    pub(super) fn undecided(&self) -> usize {
+        self.rules.iter().filter(|rule| !rule.decide.is_empty()).count()
     }
 
     pub(super) fn left_out(&self) -> usize {
@@ -100,7 +156,7 @@ impl<'a> Draft<'a> {
         for rule in self.rules.drain(..) {
             let there = joined.iter_mut().find(|other| {
                 other.is_where(&rule)
-                    && other.guard == rule.guard
+                    && other.demand == rule.demand
                     && other.methods.is_some()
                     && rule.methods.is_some()
             });
@@ -131,18 +187,33 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let stricter = all.iter().filter(|other| {
-                other.guard > rule.guard
+                other.demand.is_stricter_than(&rule.demand)
                     && other.shares_hosts(rule)
                     && other.path.overlaps(&rule.path, PathCase::Insensitive)
                     // What lies within is more specific, and decides for itself.
                     && !rule.path.covers(&other.path, PathCase::Insensitive)
             });
-            if let Some(other) = stricter.max_by_key(|other| other.guard) {
-                rule.guard = other.guard;
-                let text = format!("closed: as a pattern it also takes paths of {}, which is", other.path);
-                rule.notes.push(text);
+            for other in stricter.collect::<Vec<_>>() {
+                let before = rule.demand.clone();
+                rule.demand.join(&other.demand);
+                if rule.demand != before {
+                    let text =
+                        format!("closed: as a pattern it also takes paths of {}, which is", other.path);
+                    rule.notes.push(text);
+                }
             }
         }
+    }
+
+    /// Every role that there has to be, when there is one that there would not be anyhow.
+    fn roles(&self) -> BTreeSet<&str> {
+        let named = self.rules.iter().flat_map(|rule| rule.demand.all_of.iter().chain(&rule.demand.any_of));
+        let mut roles: BTreeSet<&str> = named.map(String::as_str).collect();
+        if !roles.is_empty() {
+            // New accounts have it.
+            roles.insert(USER);
+        }
+        roles
     }
 
     fn prefix(&self) -> &'static str {
@@ -212,6 +283,17 @@ impl<'a> Draft<'a> {
         }
         line(text, "# \"open\" lets anybody register; closed, accounts are made with `gatepost user add`.");
         line(text, "registration = \"closed\"");
+        let roles = self.roles();
+        if !roles.is_empty() {
+            line(
+                text,
+                "\n# Those that the app's decorators name, each by itself: admin = [\"user\"] would imply another.",
+            );
+            line(text, "[roles]");
+            for role in roles {
+                line(text, &format!("{} = []", quoted(role)));
+            }
+        }
         line(text, "\n[[upstream]]\nname = \"app\"");
         line(text, "# Where the app listens. Nobody else should be able to reach it there.");
         let port = if matches!(self.origin, Origin::Flask(_)) { 5000 } else { 3000 };
@@ -247,6 +329,7 @@ fn rules_of(route: &FoundRoute, dialect: Dialect) -> Result<Vec<Rule>, String> {
         return Err(format!("its methods are {}", methods.join(", ")));
     }
     let paths = route.paths(dialect)?;
+    let (demand, decide) = demand_of(route);
     let rule = |path: super::table::Path| {
         let mut notes = vec![describe(route)];
         notes.extend(host_note.clone());
@@ -257,12 +340,33 @@ fn rules_of(route: &FoundRoute, dialect: Dialect) -> Result<Vec<Rule>, String> {
             host: host.clone(),
             path: path.pattern,
             methods: methods.clone(),
-            guard: route.guard,
+            demand: demand.clone(),
+            decide: decide.clone(),
             fit: path.fit,
             notes,
         }
     };
     Ok(paths.into_iter().map(rule).collect())
+}
+
+/// What a route asks for, as far as it can be said in a rule, and what has to be decided.
+fn demand_of(route: &FoundRoute) -> (Demand, Vec<String>) {
+    let (mut any_of, mut all_of) = (route.roles.clone(), route.all_roles.clone());
+    let mut decide = route.decide.clone();
+    let odd = any_of.iter().chain(&all_of).find(|role| role.parse::<Role>().is_err());
+    if let Some(odd) = odd {
+        decide.push(format!("{odd:?} is a role that cannot be called so here; then add roles = [...]"));
+        (any_of, all_of) = (Vec::new(), Vec::new());
+    }
+    if let [alone] = any_of.as_slice() {
+        all_of.push(alone.clone());
+        any_of.clear();
+    }
+    for roles in [&mut any_of, &mut all_of] {
+        roles.sort();
+        roles.dedup();
+    }
+    (Demand { guard: route.guard, all_of, any_of }, decide)
 }
 
 fn describe(route: &FoundRoute) -> String {
@@ -313,11 +417,13 @@ impl Rule {
     }
 
     fn join(&mut self, other: &Self) {
-        self.guard = self.guard.max(other.guard);
+        self.demand.join(&other.demand);
         self.fit = self.fit.max(other.fit);
-        for note in &other.notes {
-            if !self.notes.contains(note) {
-                self.notes.push(note.clone());
+        for (mine, theirs) in [(&mut self.notes, &other.notes), (&mut self.decide, &other.decide)] {
+            for note in theirs {
+                if !mine.contains(note) {
+                    mine.push(note.clone());
+                }
             }
         }
     }
@@ -325,6 +431,9 @@ impl Rule {
     fn write(&self, text: &mut String, preflights: bool, prefix: &str) {
         for note in &self.notes {
             let _ = writeln!(text, "{}", comment(note));
+        }
+        for question in &self.decide {
+            let _ = writeln!(text, "{}", comment(&format!("Decide: {question}")));
         }
         if let Some(own) = self.our_own() {
             let _ = writeln!(text, "# Gatepost has its own: POST {prefix}/{own}");
@@ -334,10 +443,16 @@ impl Rule {
             let _ = writeln!(text, "host = {}", quoted(host));
         }
         if let Some(methods) = &self.methods {
-            let methods: Vec<_> = methods.iter().map(|method| quoted(method)).collect();
-            let _ = writeln!(text, "methods = [{}]", methods.join(", "));
+            let _ = writeln!(text, "methods = {}", list(methods));
         }
-        text.push_str(match self.guard {
+        let Demand { any_of, all_of, .. } = &self.demand;
+        let all_key = if any_of.is_empty() && all_of.len() == 1 { "roles" } else { "all_roles" };
+        for (key, roles) in [("roles", any_of), (all_key, all_of)] {
+            if !roles.is_empty() {
+                let _ = writeln!(text, "{key} = {}", list(roles));
+            }
+        }
+        text.push_str(match self.demand.guard {
             Guard::Public => "access = \"public\"\n",
             Guard::Optional => "access = \"optional\"\n",
             Guard::Authenticated => "access = \"authenticated\"\n",
@@ -373,10 +488,18 @@ impl Rule {
             url.push_str(if part.starts_with('{') || part == "**" { sample } else { part });
         }
         let request = quoted(&format!("{method} {url}"));
-        let anonymous = if self.guard == Guard::Authenticated { "401" } else { "\"pass\"" };
-        let _ = writeln!(text, "[[test]]\nrequest = {request}\nanonymous = true\nexpect = {anonymous}");
-        if self.guard == Guard::Authenticated {
-            let _ = writeln!(text, "[[test]]\nrequest = {request}\nroles = [\"user\"]\nexpect = \"pass\"");
+        let demand = &self.demand;
+        let is_closed = demand.guard == Guard::Authenticated;
+        let mut write = |who: &str, expected: &str| {
+            let _ = writeln!(text, "[[test]]\nrequest = {request}\n{who}\nexpect = {expected}");
+        };
+        write("anonymous = true", if is_closed { "401" } else { "\"pass\"" });
+        if is_closed && !demand.is_met_by(USER) {
+            write(&format!("roles = {}", list(&[USER.to_owned()])), "403");
+        }
+        if is_closed {
+            let enough = if demand.has_roles() { demand.enough() } else { vec![USER.to_owned()] };
+            write(&format!("roles = {}", list(&enough)), "\"pass\"");
         }
     }
 }
@@ -385,6 +508,11 @@ impl Rule {
 fn comment(words: &str) -> String {
     let words = printable(words);
     format!("# {}", words.trim())
+}
+
+fn list(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+    format!("[{}]", words.join(", "))
 }
 
 fn quoted(words: &str) -> String {

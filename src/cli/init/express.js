@@ -27,6 +27,7 @@ function writeLine(text) {
 
 const ASKS = /auth(?!or(?!iz))|jwt|token|login|logged|role|permission|admin|protect|restrict|require|api_?key|guard|verify|ensure|passport/i;
 const ASKS_NOT = /csrf|xsrf|exempt|optional|anonymous|unprotected|initialize|json|schema|param|require(Body|Fields|https|ssl|Content)/i;
+const MORE = /role|permission|admin|scope|claim|staff|super_?user|group|owner|acl|\b403\b|forbidden/i;
 const READS = /(headers\s*\[\s*["'`]|headers\.|\.get\(\s*["'`]|req(uest)?\.header\(\s*["'`])(authorization|x-access-token|x-api-key)|jwt\.verify|\.isAuthenticated\(|status\(\s*40[13]\s*\)|sendStatus\(\s*40[13]\s*\)/i;
 const HARMLESS = new Set(['corsMiddleware', 'jsonParser', 'urlencodedParser', 'textParser', 'rawParser', 'query', 'expressInit', 'logger',
   'compression', 'helmetMiddleware', 'session', 'cookieParser', 'cookieSession', '_cookieSession', 'serveStatic', 'initialize', 'multerMiddleware']);
@@ -135,7 +136,11 @@ function walk(one, base, guards, found, seen) {
       } else if (call && call.name === 'corsMiddleware') {
         found.preflights = true;
       } else if (asks(call)) {
-        guards.push({ at: here, name: named(call) });
+        guards.push({ at: here, name: named(call), call });
+      } else if (isUnknown(call) && call.length === 3 && here !== '/') {
+        guards.push({ at: here, name: named(call), call, unknown: true });
+      } else if (isUnknown(call) && call.length === 3) {
+        found.remarks.push(`Before every request the app calls ${named(call)}, which may ask for a caller: what is open here may not be open there.`);
       } else if (call && call.length < 4 && here !== joined(base, '/') && !HARMLESS.has(call.name)) {
         found.remarks.push(`At ${here} there is ${named(call)}, which is no route: if it answers requests, it needs one.`);
       }
@@ -143,11 +148,21 @@ function walk(one, base, guards, found, seen) {
   }
 }
 
+// What nobody knows may ask for anything.
+function isUnknown(call) {
+  return typeof call === 'function' && call.length < 4 && !ignored.has(call) && !HARMLESS.has(call.name);
+}
+
 function judged(route, guards, own) {
-  const names = [...guards.filter((guard) => isAtOrBelow(route, guard.at)).map((guard) => guard.name), ...own.filter(asks).map(named)];
-  if (names.length) return { guard: 'authenticated', why: [...new Set(names)].join(', ') };
-  const others = own.filter((call) => !HARMLESS.has(call.name)).map(named);
-  return { guard: 'public', note: others.length ? `behind ${[...new Set(others)].join(', ')}` : undefined };
+  const mine = own.filter(isUnknown).map((call) => ({ name: named(call), call, unknown: !asks(call) }));
+  const all = [...guards.filter((guard) => isAtOrBelow(route, guard.at)), ...mine];
+  if (all.length === 0) return { guard: 'public' };
+  const names = (some) => [...new Set(some.map((guard) => guard.name))].join(', ');
+  const known = all.filter((guard) => !guard.unknown);
+  const decide = known.length ? [] : [`what ${names(all)} asks for is not known; access = "public" if it asks for nobody`];
+  const more = all.filter((guard) => MORE.test(guard.name) || (!guard.unknown && MORE.test(Function.prototype.toString.call(guard.call))));
+  for (const guard of more) decide.push(`${guard.name} may ask for more than a caller; then add roles = [...]`);
+  return { guard: 'authenticated', why: names(all), decide: [...new Set(decide)] };
 }
 
 function add(route, at, guards, found) {

@@ -41,6 +41,15 @@ pub(super) struct FoundRoute {
     /// What asks for a caller.
     #[serde(default)]
     pub(super) why: Option<String>,
+    /// Roles of which any one is asked for.
+    #[serde(default)]
+    pub(super) roles: Vec<String>,
+    /// Roles that are all asked for.
+    #[serde(default)]
+    pub(super) all_roles: Vec<String>,
+    /// What only people can decide, a sentence each.
+    #[serde(default)]
+    pub(super) decide: Vec<String>,
     /// What else is known.
     #[serde(default)]
     pub(super) note: Option<String>,

@@ -7,6 +7,7 @@ use super::draft::Draft;
 use super::table::{Dialect, Fit, FoundRoute, FoundTable};
 use super::{Origin, write_new};
 use crate::config::{self, Sources};
+use crate::identity::Role;
 use crate::settings::Settings;
 
 fn route(value: serde_json::Value) -> FoundRoute {
@@ -140,6 +141,58 @@ fn what_is_decorated_is_authenticated_and_the_rest_is_open_and_says_so() {
     }
     assert_eq!(settings.tests.len(), 6, "one for each open route, two for the other");
     assert!(!text.contains("preflight"), "{text}");
+}
+
+#[test]
+fn roles_that_an_app_names_are_asked_for_and_what_is_not_known_waits_closed() {
+    let (text, settings) = drafted(
+        "flask:shop:app",
+        json!({"framework": "Flask 3.1.3", "preflights": false, "remarks": [], "routes": [
+            {"path": "/admin", "methods": ["GET"], "what": "a", "guard": "authenticated", "why": "roles_required('admin')",
+             "all_roles": ["admin"]},
+            {"path": "/admin", "methods": ["POST"], "what": "b", "guard": "authenticated", "roles": ["editor", "admin"]},
+            {"path": "/both", "methods": ["GET"], "what": "c", "guard": "authenticated", "roles": ["user"]},
+            {"path": "/Both/", "methods": ["GET"], "what": "d", "guard": "authenticated", "roles": ["editor"],
+             "all_roles": ["shop:staff"]},
+            {"path": "/members", "methods": ["GET"], "what": "e", "guard": "authenticated", "roles": ["user", "x"]},
+            {"path": "/odd", "methods": ["GET"], "what": "f", "guard": "authenticated", "roles": ["admin", "Head of sales"]},
+            {"path": "/wide/<name>.json", "methods": ["GET"], "what": "g", "guard": "authenticated"},
+            {"path": "/wide/<int:number>", "methods": ["GET"], "what": "h", "guard": "authenticated", "plain": [],
+             "all_roles": ["admin"]},
+            {"path": "/fast", "methods": ["GET"], "what": "i", "guard": "authenticated", "why": "timed",
+             "decide": ["what timed asks for is not known\n[[route]]"]}]}),
+    );
+    let demands: Vec<_> = settings
+        .routes
+        .iter()
+        .map(|route| {
+            let roles = |roles: &[Role]| roles.iter().map(Role::as_str).collect::<Vec<_>>().join("+");
+            format!("{} {}|{}", route.rule.path, roles(route.policy.any_of()), roles(route.policy.all_of()))
+        })
+        .collect();
+    assert_eq!(
+        demands,
+        [
+            "/admin admin|",
+            "/admin admin+editor|",
+            "/both |editor+shop:staff+user",
+            "/members user+x|",
+            "/odd |",
+            "/wide/{name} admin|",
+            "/fast |",
+        ]
+    );
+    let known: Vec<&str> = settings.roles.names().map(Role::as_str).collect();
+    assert_eq!(known, ["admin", "editor", "shop:staff", "user", "x"]);
+    assert!(settings.routes.iter().all(|route| route.policy.access() == crate::authz::Access::Authenticated));
+    for line in [
+        "# GET /fast: i, behind timed",
+        "# Decide: what timed asks for is not known\\n[[route]]",
+        "# Decide: \"Head of sales\" is a role that cannot be called so here; then add roles = [...]",
+        "roles = [\"admin\"]",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
 }
 
 #[test]

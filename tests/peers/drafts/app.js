@@ -37,6 +37,20 @@ const other = express();
 other.get('/deep', answer);
 app.use('/other', other);
 
+// Nobody knows what they ask for, or not all of it.
+const slowly = (request, response, next) => next();
+function requireRole(role) {
+  return function requireRole(request, response, next) {
+    return request.user && request.user.role === role ? next() : response.sendStatus(403);
+  };
+}
+app.get('/slow', slowly, answer);
+app.delete('/users/:id', requireRole('admin'), answer);
+const part = express.Router();
+part.use(slowly);
+part.get('/x', answer);
+app.use('/part', part);
+
 app.get(/.*fly$/, answer);
 app.all('/any', answer);
 app.route('/checked').all(verifyToken).get(answer).put(answer);
