@@ -333,6 +333,9 @@ pub struct MigrateSettings {
     pub body: LoginTemplate,
     /// Which statuses say yes.
     pub ok_status: Vec<u16>,
+    /// Where in the JSON of a yes the app's id stands, the outermost member's name first. Without it whoever
+    /// moves in gets a new one.
+    pub id: Option<Vec<String>>,
     /// From when on it is not asked any more, in seconds since 1970.
     pub until: u64,
     /// For each call.

@@ -487,14 +487,16 @@ fn generation(given: u64) -> Result<u64, ImportRefusal> {
 
 /// An account of the app's, unless an export says otherwise; that one has to name what it is known again by.
 fn origin(given: Option<Origin>, has_id: bool, has_time: bool) -> Result<Origin, ImportRefusal> {
-    let refused = |why| Err(ImportRefusal::new("invalid_input", why));
+    let refused = |why: String| Err(ImportRefusal::new("invalid_input", why));
     match given {
         None if has_id => Ok(Origin::ImportedWithId),
         None => Ok(Origin::Imported),
         Some(Origin::Registered) if !has_id || !has_time => {
-            refused("origin: who registered at another gateway has an id and a created_at")
+            refused("origin: who registered at another gateway has an id and a created_at".to_owned())
         }
-        Some(Origin::ImportedWithId) if !has_id => refused("origin: imported_with_id, and no id"),
+        Some(origin) if origin.brought_its_id() && !has_id => {
+            refused(format!("origin: {}, and no id", origin.word()))
+        }
         Some(origin) => Ok(origin),
     }
 }

@@ -9,17 +9,18 @@ use super::register::{Draft, EmailProof};
 use super::throttle::Attempt;
 use super::{AccountError, Accounts, ClientContext};
 use crate::clock::Timestamp;
+use crate::identity::UserId;
 use crate::secret::Secret;
-use crate::store::Account;
+use crate::store::{Account, AccountKey};
 
 impl Accounts {
     /// The account of somebody whom nobody knows here, if the app does: made with the password that was
-    /// right there, and the default roles. `None` when the app is not to be asked, or said no: then the
+    /// right there, the default roles, and the app's id where it is kept. `None` when the app is not to be asked, or said no: then the
     /// login goes on like one for any unknown name.
     ///
     /// # Errors
-    /// [`AccountError::MigrationUnavailable`] without a clear answer; `Throttled`, `Busy`, or a fault of the
-    /// store; `Contended` when the account came to be meanwhile.
+    /// [`AccountError::MigrationUnavailable`] without a clear answer, or with the id of somebody else;
+    /// `Throttled`, `Busy`, or a fault of the store; `Contended` when the account came to be meanwhile.
     pub(super) async fn move_in(
         &self,
         id: &LoginId,
@@ -51,13 +52,13 @@ impl Accounts {
             (None, None) => return Ok(None),
         };
         let vouch = migration.vouch(asked, password, client.address).await;
-        match vouch.map_err(|_| AccountError::MigrationUnavailable)? {
+        let given = match vouch.map_err(|_| AccountError::MigrationUnavailable)? {
             Vouch::No => return Ok(None),
-            Vouch::Yes => {}
-        }
+            Vouch::Yes(given) => given,
+        };
         let settled = self.throttle.settle(who, client.address, Attempt::Right, self.now());
         settled.map_err(|hit| self.throttled(hit))?;
-        let draft = Draft { username, email, name: None, password: passphrase };
+        let draft = Draft { id: given.clone(), username, email, name: None, password: passphrase };
         let roles: BTreeSet<_> = self.settings.auth.default_roles.iter().cloned().collect();
         match self.insert(draft, roles, EmailProof::App).await {
             Ok(made) => {
@@ -65,13 +66,24 @@ impl Accounts {
             }
             // Somebody was faster; or it was somebody's who is gone or called otherwise, and stays theirs.
             Err(AccountError::NameTaken | AccountError::EmailTaken) => {
-                return match self.find_login(id).await? {
-                    Some(_) => Err(AccountError::Contended),
-                    None => Ok(None),
-                };
+                if self.find_login(id).await?.is_some() {
+                    return Err(AccountError::Contended);
+                }
+                return self.refuse_anothers_id(given).await.map(|()| None);
             }
             Err(error) => return Err(error),
         }
         Ok(self.find_login(id).await?)
+    }
+
+    /// Whether the app has two people under one id, or one under two names: nobody can tell which.
+    async fn refuse_anothers_id(&self, given: Option<UserId>) -> Result<(), AccountError> {
+        let Some(id) = given else { return Ok(()) };
+        if self.store.account(AccountKey::Id(id.clone())).await?.is_none() {
+            return Ok(());
+        }
+        let why = "the id at auth.migrate.id belongs to an account of another name";
+        tracing::error!(%id, why, "nobody moves in with it");
+        Err(AccountError::MigrationUnavailable)
     }
 }

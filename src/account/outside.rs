@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::identity::UserId;
 use crate::secret::Secret;
 
 /// An answer some time later.
@@ -15,10 +16,10 @@ pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, NoAnswer>> + Send 
 pub struct NoAnswer;
 
 /// Whether a name and a password belong together elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vouch {
-    /// They do.
-    Yes,
+    /// They do. With the id that this person has there, where ids are kept.
+    Yes(Option<UserId>),
     /// They do not.
     No,
 }

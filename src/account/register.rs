@@ -26,6 +26,8 @@ pub struct Registration {
 
 /// A registration whose every part is good.
 pub(super) struct Draft {
+    /// The one that the app has given; a new one when absent.
+    pub(super) id: Option<UserId>,
     pub(super) username: Option<Username>,
     pub(super) email: Option<Email>,
     pub(super) name: Option<String>,
@@ -116,6 +118,7 @@ impl Accounts {
         proof: EmailProof,
     ) -> Result<Account, AccountError> {
         let password = self.hasher.hash(draft.password.clone()).await?;
+        let is_given = draft.id.is_some();
         let mut account = draft.into_account(password, roles, proof, self.now());
         let mut changes = Vec::new();
         if let (EmailProof::App, Some(email)) = (proof, &account.email) {
@@ -123,7 +126,11 @@ impl Accounts {
             changes.push(Change::ExpectNewAddress(email.clone()));
         }
         // Whoever else is hashing for the same name at this moment: the store takes one of us.
-        changes.push(self.insertion(account.clone()));
+        changes.push(if is_given {
+            Change::InsertAccount(account.clone())
+        } else {
+            self.insertion(account.clone())
+        });
         let done = self.revoker.commit(changes).await?;
         if let Some(id) = done.numbered.into_iter().next() {
             account.id = id;
@@ -195,7 +202,7 @@ impl Draft {
             None => missing("password", "a password is needed", &mut errors),
         };
         match password {
-            Some(password) if errors.is_empty() => Ok(Self { username, email, name, password }),
+            Some(password) if errors.is_empty() => Ok(Self { id: None, username, email, name, password }),
             _ => Err(AccountError::Invalid(errors)),
         }
     }
@@ -207,8 +214,13 @@ impl Draft {
         proof: EmailProof,
         now: Timestamp,
     ) -> Account {
+        let origin = match (proof, &self.id) {
+            (EmailProof::App, Some(_)) => Origin::MigratedWithId,
+            (EmailProof::App, None) => Origin::Migrated,
+            (EmailProof::None | EmailProof::Operator, _) => Origin::Registered,
+        };
         Account {
-            id: UserId::random(),
+            id: self.id.unwrap_or_else(UserId::random),
             version: 0,
             username: self.username,
             email_verified: proof == EmailProof::Operator && self.email.is_some(),
@@ -218,7 +230,7 @@ impl Draft {
             password,
             disabled: false,
             generation: 0,
-            origin: if proof == EmailProof::App { Origin::Migrated } else { Origin::Registered },
+            origin,
             created_at: now,
             updated_at: now,
         }

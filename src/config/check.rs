@@ -227,10 +227,10 @@ impl Parts<'_> {
         else {
             return;
         };
-        let message = "auth.migrate beside ids = \"sequence\": who moves in would get a number that the app \
-                       has given to somebody else";
+        let message = "auth.migrate beside ids = \"sequence\": somebody would get a number that the app has \
+                       given to somebody else";
         let problem = Problem::error(message, self.reader.place(migrate))
-            .help("import the accounts with their ids, or leave ids at \"uuid\"");
+            .help("import the accounts with their ids instead, or leave ids at \"uuid\"");
         self.reader.push(problem);
     }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::caller::{Answer, Call};
+use super::caller::{Answer, Call, Wants};
 use super::calls::Calls;
 use super::migrate::on_behalf_of;
 use super::signature;
@@ -80,7 +80,7 @@ impl AskApp {
             headers,
             body: Zeroizing::new(body),
             timeout: self.settings.timeout,
-            wants_body: true,
+            wants: Wants::Body,
         };
         judge(self.calls.call(call).await.map_err(|error| refuse(&error.to_string()))?)
     }

@@ -36,8 +36,29 @@ pub(super) struct Call {
     pub(super) body: Zeroizing<Vec<u8>>,
     /// For all of it, from looking up the name to the end of the answer.
     pub(super) timeout: Duration,
-    /// Whether the answer's body is looked at. Otherwise it may have any length.
-    pub(super) wants_body: bool,
+    /// Whose body is looked at. Others may have any length.
+    pub(super) wants: Wants,
+}
+
+/// Which answers are more than a status.
+#[derive(Clone, Debug)]
+pub(super) enum Wants {
+    /// None.
+    Status,
+    /// All of them.
+    Body,
+    /// Those with one of these statuses.
+    BodyOf(Vec<u16>),
+}
+
+impl Wants {
+    fn body_of(&self, status: StatusCode) -> bool {
+        match self {
+            Self::Status => false,
+            Self::Body => true,
+            Self::BodyOf(these) => these.contains(&status.as_u16()),
+        }
+    }
 }
 
 /// What came back.
@@ -93,7 +114,7 @@ impl Caller {
     }
 
     async fn exchange(&self, call: Call) -> Result<Answer, CallError> {
-        let wants_body = call.wants_body;
+        let wants = call.wants.clone();
         let (socket, secure) = (socket::path_of(&call.url), call.url.scheme_str() == Some("https"));
         let request = request(call)?;
         let answer = if let Some(socket) = socket {
@@ -106,7 +127,7 @@ impl Caller {
             self.plain.request(request).await.map_err(|error| CallError::Failed(causes(&error)))
         };
         let (head, body) = answer?.into_parts();
-        if !wants_body {
+        if !wants.body_of(head.status) {
             return Ok(Answer { status: head.status, body: Bytes::new() });
         }
         let body = Limited::new(body, BODY_BYTES).collect().await.map_err(|_| CallError::Body)?;
@@ -213,7 +234,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Zeroizing::new(b"{}".to_vec()),
             timeout: Duration::from_secs(20),
-            wants_body: true,
+            wants: Wants::Body,
         }
     }
 

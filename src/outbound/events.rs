@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use self::line::{Line, Turn};
-use super::caller::{Call, Caller};
+use super::caller::{Call, Caller, Wants};
 use super::signature;
 use crate::clock::Clock;
 use crate::identity::UserId;
@@ -247,7 +247,7 @@ impl Means {
             headers: signature::headers(&settings.secret, &event.id, clock.now(), &body),
             body: Zeroizing::new(body),
             timeout: settings.timeout,
-            wants_body: false,
+            wants: Wants::Status,
         };
         let answer = self.caller.call(call).await.map_err(|error| error.to_string())?;
         if answer.status.is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status)) }

@@ -4,17 +4,21 @@
 //! did not do what it does for a good one. 408, 425, 429 and 5xx say nothing. A yes counts when the same
 //! name with a password that nobody has gets a no: a page that greets everybody, an error page
 //! with status 200 or a URL that is no login would otherwise let everybody in as anybody.
+//!
+//! Where the app's ids are to be kept, a yes says which one it is, or it is none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::caller::Call;
+use super::caller::{Call, Wants};
 use super::calls::Calls;
-use super::template;
+use super::{given_id, template};
 use crate::account::{Asked, Migration, NoAnswer, Vouch};
+use crate::identity::UserId;
 use crate::metrics::{AnswerOfApp, Metrics};
 use crate::secret::Secret;
 use crate::settings::MigrateSettings;
@@ -39,20 +43,38 @@ impl AskApp {
     }
 
     async fn ask(&self, name: &str, password: &Secret<String>, from: IpAddr) -> Result<Vouch, NoAnswer> {
-        if self.login(name, password, from).await? == Vouch::No {
-            return Ok(Vouch::No);
-        }
+        let wants = match self.settings.id {
+            Some(_) => Wants::BodyOf(self.settings.ok_status.clone()),
+            None => Wants::Status,
+        };
+        let Some(body) = self.login(name, password, from, wants).await? else { return Ok(Vouch::No) };
         let nobodys = Secret::new(uuid::Uuid::new_v4().simple().to_string());
-        match self.login(name, &nobodys, from).await? {
-            Vouch::No => Ok(Vouch::Yes),
-            Vouch::Yes => Err(refuse(
+        if self.login(name, &nobodys, from, Wants::Status).await?.is_some() {
+            return Err(refuse(
                 "it says yes to a password that nobody has: auth.migrate.url is no login, or ok_status is \
                  what its refusals have, too",
-            )),
+            ));
         }
+        self.id_in(&body).map(Vouch::Yes)
     }
 
-    async fn login(&self, name: &str, password: &Secret<String>, from: IpAddr) -> Result<Vouch, NoAnswer> {
+    /// The app's id of who has logged in, where there has to be one.
+    fn id_in(&self, body: &[u8]) -> Result<Option<UserId>, NoAnswer> {
+        let Some(path) = &self.settings.id else { return Ok(None) };
+        let found = given_id::find(body, path);
+        found
+            .map(Some)
+            .map_err(|why| refuse(&format!("no id at auth.migrate.id ({}): {why}", path.join("."))))
+    }
+
+    /// The answer's body, as far as it is wanted, when it says yes.
+    async fn login(
+        &self,
+        name: &str,
+        password: &Secret<String>,
+        from: IpAddr,
+        wants: Wants,
+    ) -> Result<Option<Bytes>, NoAnswer> {
         let (content_type, body) = template::fill(&self.settings.body, name, password.expose());
         let call = Call {
             url: self.settings.url.clone(),
@@ -60,15 +82,15 @@ impl AskApp {
             headers: on_behalf_of(from),
             body,
             timeout: self.settings.timeout,
-            wants_body: false,
+            wants,
         };
         let answer = self.calls.call(call).await.map_err(|error| refuse(&error.to_string()))?;
-        self.judge(answer.status)
+        Ok(self.says_yes(answer.status)?.then_some(answer.body))
     }
 
-    fn judge(&self, status: StatusCode) -> Result<Vouch, NoAnswer> {
+    fn says_yes(&self, status: StatusCode) -> Result<bool, NoAnswer> {
         if self.settings.ok_status.contains(&status.as_u16()) {
-            return Ok(Vouch::Yes);
+            return Ok(true);
         }
         match status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
@@ -83,7 +105,7 @@ impl AskApp {
                     let (status, url) = (status.as_u16(), &self.settings.url);
                     tracing::warn!(status, %url, "the app's login answered what is not in auth.migrate.ok_status: that is a no");
                 }
-                Ok(Vouch::No)
+                Ok(false)
             }
         }
     }
@@ -95,10 +117,11 @@ impl Migration for AskApp {
             let answer = self.ask(name, password, from).await;
             self.metrics
                 .migrations
-                .of(answer.map_or(AnswerOfApp::None, |vouch| match vouch {
-                    Vouch::Yes => AnswerOfApp::Yes,
-                    Vouch::No => AnswerOfApp::No,
-                }))
+                .of(match &answer {
+                    Ok(Vouch::Yes(_)) => AnswerOfApp::Yes,
+                    Ok(Vouch::No) => AnswerOfApp::No,
+                    Err(NoAnswer) => AnswerOfApp::None,
+                })
                 .add_one();
             answer
         })

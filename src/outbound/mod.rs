@@ -9,6 +9,7 @@ mod admission;
 mod caller;
 mod calls;
 mod events;
+mod given_id;
 mod migrate;
 mod signature;
 pub mod socket;

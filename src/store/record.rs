@@ -54,6 +54,8 @@ pub enum Origin {
     Registered,
     /// It came by a first login that the app vouched for: it is the one that the app means by that name.
     Migrated,
+    /// The same, and the app said by which id it knows it: the app means it by that, too.
+    MigratedWithId,
     /// It came by an import that gave it no id: as [`Origin::Migrated`].
     Imported,
     /// It came by an import with its id: the app means it by that, too.
@@ -62,7 +64,8 @@ pub enum Origin {
 
 impl Origin {
     /// Every origin.
-    pub const ALL: [Self; 4] = [Self::Registered, Self::Migrated, Self::Imported, Self::ImportedWithId];
+    pub const ALL: [Self; 5] =
+        [Self::Registered, Self::Migrated, Self::MigratedWithId, Self::Imported, Self::ImportedWithId];
 
     /// As exports and rows name it.
     #[must_use]
@@ -70,6 +73,7 @@ impl Origin {
         match self {
             Self::Registered => "registered",
             Self::Migrated => "migrated",
+            Self::MigratedWithId => "migrated_with_id",
             Self::Imported => "imported",
             Self::ImportedWithId => "imported_with_id",
         }
@@ -80,7 +84,7 @@ impl Origin {
     pub const fn is_the_app(self) -> bool {
         match self {
             Self::Registered => false,
-            Self::Migrated | Self::Imported | Self::ImportedWithId => true,
+            Self::Migrated | Self::MigratedWithId | Self::Imported | Self::ImportedWithId => true,
         }
     }
 
@@ -89,7 +93,7 @@ impl Origin {
     pub const fn brought_its_id(self) -> bool {
         match self {
             Self::Registered | Self::Migrated | Self::Imported => false,
-            Self::ImportedWithId => true,
+            Self::MigratedWithId | Self::ImportedWithId => true,
         }
     }
 }

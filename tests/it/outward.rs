@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::support::client::Response;
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, Tokens};
+use crate::support::jwt;
 use crate::support::request::{Request, get, post};
 use crate::support::upstream::{Exchange, Recorded, Upstream, hang, reset};
 use crate::support::{PASSWORD, eventually};
@@ -261,6 +262,97 @@ fn nor_does_an_address_of_somebody_who_is_gone_or_called_otherwise() {
         gateway.try_login(name, PASSWORD).is_problem(401, "invalid_credentials");
     }
     no_account(&gateway);
+}
+
+/// What is in the app's tables goes by its ids.
+#[test]
+fn who_moves_in_keeps_the_id_that_the_app_has_given() {
+    let upstream = Upstream::echo();
+    let login = app(|login| match (login["username"].as_str(), login["password"] == PASSWORD) {
+        (Some("alice"), true) => ("200 OK", r#"{"access_token": "x", "user": {"id": 7, "name": "Alice"}}"#),
+        (Some("bob"), true) => ("200 OK", r#"{"user": {"id": "507f1f77bcf86cd799439011"}}"#),
+        (Some("mallory"), true) => ("200 OK", r#"{"user": {"id": 7}}"#),
+        _ => ("401 Unauthorized", "{}"),
+    });
+    let config = migrating(base(&upstream), &login)
+        .set("auth.migrate", "id", "\"user.id\"")
+        .legacy("algorithm = \"HS256\"\nsecret = \"super-secret\"\nuntil = \"9999-01-01\"");
+    let gateway = Gateway::start(&config);
+    for (name, id) in [("alice", "7"), ("bob", "507f1f77bcf86cd799439011")] {
+        let tokens = Tokens::of(gateway.try_login(name, PASSWORD));
+        assert_eq!(tokens.text("sub"), id);
+        let before = upstream.count();
+        gateway.ask(get("/x").bearer(&tokens.access)).expect(200);
+        assert_eq!(upstream.seen()[before].header("x-auth-id"), Some(id));
+        assert_eq!(Tokens::of(gateway.try_login(name, PASSWORD)).text("sub"), id);
+    }
+    // It is the one that the app means by that number.
+    let minted = jwt::hs256(
+        b"super-secret",
+        &json!({"alg": "HS256", "typ": "JWT"}),
+        &json!({"sub": 7, "exp": jwt::now() + 900}),
+    );
+    gateway.ask(get("/x").bearer(minted)).expect(200);
+    let before = upstream.count();
+    gateway.try_login("mallory", PASSWORD).is_problem(503, "migration_unavailable");
+    assert!(gateway.log_lines().wait(|line| line.contains("belongs to an account of another name")));
+    let list = gateway.cli(&["user", "list", "--json"]).succeeds().json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    assert_eq!(upstream.count(), before);
+}
+
+#[test]
+fn a_yes_without_the_id_that_there_should_be_makes_no_account() {
+    let upstream = Upstream::echo();
+    let endless = |exchange: &mut Exchange<'_>| {
+        exchange.read_body();
+        exchange.send("HTTP/1.1 200 OK\r\n\r\n{\"id\": 7, \"x\": \"");
+        while exchange.send("x".repeat(10_000)) {}
+    };
+    let stuck = |exchange: &mut Exchange<'_>| {
+        exchange.read_body();
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"id\": 7");
+        hang(exchange);
+    };
+    let saying = |body: &'static str| {
+        app(
+            move |login| {
+                if login["password"] == PASSWORD { ("200 OK", body) } else { ("401 Unauthorized", "") }
+            },
+        )
+    };
+    for (what, login) in [
+        ("never ends", Upstream::scripted(endless)),
+        ("stops half way", Upstream::scripted(stuck)),
+        ("nothing", saying("")),
+        ("a page", saying("<html>Welcome</html>")),
+        ("a token by itself", saying(r#"{"access_token": "eyJ0.eyJzdWIiOjd9.c2ln"}"#)),
+        ("null", saying(r#"{"id": null}"#)),
+        ("no number of anybody", saying(r#"{"id": -7}"#)),
+        ("two", saying(r#"{"id": 7, "id": 1}"#)),
+        ("a header in it", saying(r#"{"id": "7\r\nX-Auth-Roles: admin"}"#)),
+    ] {
+        let config = migrating(base(&upstream), &login).set("auth.migrate", "id", "\"id\"");
+        let config = if what == "stops half way" {
+            config.set("auth.migrate", "timeout", "\"300ms\"")
+        } else {
+            config
+        };
+        let gateway = Gateway::start(&config);
+        let response = gateway.try_login("alice", PASSWORD);
+        assert_eq!((response.status, response.code().as_str()), (503, "migration_unavailable"), "{what}");
+        assert!(gateway.log_lines().wait(|line| line.contains("gave no clear answer")), "{what}");
+        assert_eq!(gateway.metric("gatepost_migrate_total{result=\"none\"}"), Some(1.0), "{what}");
+        no_account(&gateway);
+        assert_eq!(upstream.count(), 0);
+    }
+    // A no is one without being read.
+    let login = Upstream::scripted(|exchange| {
+        exchange.read_body();
+        answer(exchange, "401 Unauthorized", &"x".repeat(1_000_000));
+    });
+    let gateway = Gateway::start(&migrating(base(&upstream), &login).set("auth.migrate", "id", "\"id\""));
+    gateway.try_login("alice", PASSWORD).is_problem(401, "invalid_credentials");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::account::{
 };
 use crate::secret::Secret;
 use crate::settings::{LoginTemplate, MigrateSettings, Settings};
-use crate::store::{Change, EventKind, Store as _, StoreError};
+use crate::store::{AccountKey, Change, EventKind, Origin, Store as _, StoreError};
 use crate::token::testing::now;
 
 /// Says the same to everybody, and counts.
@@ -33,7 +33,7 @@ impl App {
 impl Migration for App {
     fn vouch<'a>(&'a self, _: &'a str, _: &'a Secret<String>, _: IpAddr) -> Asked<'a, Vouch> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let answer = *self.vouch.lock().unwrap();
+        let answer = self.vouch.lock().unwrap().clone();
         Box::pin(async move { answer })
     }
 }
@@ -41,9 +41,9 @@ impl Migration for App {
 impl Admission for App {
     fn admit<'a>(&'a self, _: Applicant<'a>) -> Asked<'a, Admitted> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let answer = *self.vouch.lock().unwrap();
+        let answer = self.vouch.lock().unwrap().clone();
         Box::pin(async move {
-            answer.map(|vouch| if vouch == Vouch::Yes { Admitted::Yes } else { Admitted::No(None) })
+            answer.map(|vouch| if vouch == Vouch::No { Admitted::No(None) } else { Admitted::Yes })
         })
     }
 }
@@ -54,6 +54,7 @@ fn migrate(settings: &mut Settings) {
         url: "http://app/login".parse().unwrap(),
         body: LoginTemplate::Form(Vec::new()),
         ok_status: vec![200],
+        id: None,
         until: now().secs() + 3600,
         timeout: Duration::from_secs(1),
     });
@@ -66,7 +67,7 @@ fn migrating(app: &Arc<App>) -> World {
 
 #[tokio::test]
 async fn the_end_date_is_an_end() {
-    let app = App::saying(Ok(Vouch::Yes));
+    let app = App::saying(Ok(Vouch::Yes(None)));
     let world = migrating(&app);
     assert!(world.try_login("alice", "short").await.is_ok(), "no rule for new passwords");
     world.clock.advance(Duration::from_hours(1));
@@ -77,7 +78,7 @@ async fn the_end_date_is_an_end() {
 
 #[tokio::test]
 async fn addresses_do_not_change_while_accounts_move_in_and_nobody_else_is_asked() {
-    let world = migrating(&App::saying(Ok(Vouch::Yes)));
+    let world = migrating(&App::saying(Ok(Vouch::Yes(None))));
     let pair = world.try_login("alice", PASSWORD).await.unwrap();
     let change = ProfileChange {
         name: None,
@@ -90,7 +91,7 @@ async fn addresses_do_not_change_while_accounts_move_in_and_nobody_else_is_asked
 
 #[tokio::test]
 async fn a_yes_that_cannot_be_kept_makes_no_account() {
-    let app = App::saying(Ok(Vouch::Yes));
+    let app = App::saying(Ok(Vouch::Yes(None)));
     let world = migrating(&app);
     let fault = || StoreError::Unavailable("gone".to_owned());
     // At the look-up, at the commit, and at reading it back.
@@ -115,13 +116,13 @@ async fn without_an_answer_there_is_neither_account_nor_failure() {
     }
     assert!(world.store_is_empty());
     // None of these was a wrong password.
-    *app.vouch.lock().unwrap() = Ok(Vouch::Yes);
+    *app.vouch.lock().unwrap() = Ok(Vouch::Yes(None));
     assert!(world.try_login("alice", PASSWORD).await.is_ok());
 }
 
 #[tokio::test]
 async fn what_no_account_could_keep_is_not_asked_about() {
-    let app = App::saying(Ok(Vouch::Yes));
+    let app = App::saying(Ok(Vouch::Yes(None)));
     let world = migrating(&app);
     for name in ["admin", "ADMIN", "a b", "x@", ""] {
         assert_eq!(world.try_login(name, PASSWORD).await.err(), Some(AccountError::Credentials), "{name}");
@@ -134,6 +135,28 @@ async fn what_no_account_could_keep_is_not_asked_about() {
     let pair = world.try_login("A@b.de", PASSWORD).await.unwrap();
     let caller = world.caller(&pair);
     assert!(!caller.email.unwrap().verified);
+}
+
+#[tokio::test]
+async fn who_comes_with_the_id_of_somebody_else_is_nobody() {
+    let app = App::saying(Ok(Vouch::Yes(Some("7".parse().unwrap()))));
+    let world = migrating(&app);
+    let pair = world.try_login("alice", PASSWORD).await.unwrap();
+    let alice = world.caller(&pair).id;
+    assert_eq!(alice.as_str(), "7");
+    let kept = world.store.account(AccountKey::Id(alice)).await.unwrap().unwrap();
+    assert_eq!(kept.origin, Origin::MigratedWithId, "the app means it by that number");
+    // The same id under another name: one of the two has to be wrong.
+    let before = world.contents();
+    assert_eq!(world.try_login("bob", PASSWORD).await.err(), Some(AccountError::MigrationUnavailable));
+    assert_eq!(world.contents(), before);
+    assert!(world.try_login("alice", PASSWORD).await.is_ok());
+    // An id of somebody who is gone is nobody's, whatever they are called by now.
+    world.accounts.remove("alice").await.unwrap();
+    for name in ["alice", "alicia"] {
+        assert_eq!(world.try_login(name, PASSWORD).await.err(), Some(AccountError::Credentials), "{name}");
+    }
+    assert!(world.store_is_empty());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::until::Until;
 use crate::settings::{LegacyAccount, LegacyAlgorithm, LegacyKey, LegacyTokenSettings};
 use crate::token::legacy::judge_key;
 
-/// Deeper than any claim that names a user.
+/// As deep as anything that names a user.
 const DEEPEST: usize = 4;
 
 /// A table and where it stands.
@@ -73,12 +73,15 @@ fn read_one(table: &Section<'_>) -> Option<LegacyRead> {
 
 /// `sub`, or `sub.username` for a claim that is an object.
 fn claim_path(text: &str) -> Result<Vec<String>, String> {
+    let no_claim = || format!("{} is no claim's name, as in \"sub\" or \"sub.username\"", quote(text));
+    dotted(text).ok_or_else(no_claim)
+}
+
+/// The names of members within one another, the outermost first.
+pub(super) fn dotted(text: &str) -> Option<Vec<String>> {
     let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
     let good = |part: &String| !part.is_empty() && !part.chars().any(char::is_control);
-    if parts.len() > DEEPEST || text.len() > 128 || !parts.iter().all(good) {
-        return Err(format!("{} is no claim's name, as in \"sub\" or \"sub.username\"", quote(text)));
-    }
-    Ok(parts)
+    (parts.len() <= DEEPEST && text.len() <= 128 && parts.iter().all(good)).then_some(parts)
 }
 
 /// The key that the algorithm is for, from the one key of the table that may hold it.

@@ -11,6 +11,7 @@ use super::super::reader::Section;
 use super::super::secrets;
 use super::super::tree::Node;
 use super::super::value::{Fault, Spot, Value, parse, quote};
+use super::legacy::dotted;
 use super::tokens::check_exposure;
 use super::until::Until;
 use super::{DAY, HOUR, MINUTE, SECOND, default_list, lasts};
@@ -134,12 +135,29 @@ pub(in super::super) fn read_migrate(auth: &Section<'_>) -> Option<Spot<MigrateS
     let usual = body(USUAL_BODY).ok()?;
     let body = migrate.get("body", usual).value.0;
     let ok_status = read_ok_status(&migrate);
+    let id = migrate.get_if("id", String::new(), |path| member_path(path).map(drop)).value;
     let until = migrate.required::<Until>("until", |_| Ok(()));
     let timeout = timeout(&migrate, "timeout", 5 * SECOND);
     let origin = migrate.origin().clone();
     migrate.finish();
-    let settings = MigrateSettings { url: url?.value.0, body, ok_status, until: until?.value.secs, timeout };
+    let settings = MigrateSettings {
+        url: url?.value.0,
+        body,
+        ok_status,
+        id: member_path(&id).ok()?,
+        until: until?.value.secs,
+        timeout,
+    };
     Some(Spot { value: settings, origin })
+}
+
+/// `id`, or `user.id` for a member that is an object. Empty: nowhere.
+fn member_path(text: &str) -> Result<Option<Vec<String>>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let no_path = || format!("{} is no member's name, as in \"id\" or \"user.id\"", quote(text));
+    dotted(text).map(Some).ok_or_else(no_path)
 }
 
 fn read_ok_status(migrate: &Section<'_>) -> Vec<u16> {

@@ -943,6 +943,7 @@ url = "ftp://app/login"
 body = "user={username}"
 ok_status = [200, 404]
 until = "31.03.2027"
+id = "user..id"
 [events]
 url = "app/events"
 secret_file = "nowhere"
@@ -954,9 +955,10 @@ keep = "1s"
             "6:8: auth.migrate.body: has no value with {password} in it",
             "7:19: auth.migrate.ok_status: 404 is no status that says yes",
             r#"8:9: auth.migrate.until: "31.03.2027" is no date like "2027-03-31" or "2027-03-31T12:00:00Z""#,
-            r#"10:7: events.url: "app/events" is no URL: invalid format"#,
-            "11:15: events.secret_file: cannot read nowhere: No such file or directory (os error 2)",
-            "12:8: events.keep: must be 1h to 30d, not 1s",
+            r#"9:6: auth.migrate.id: "user..id" is no member's name, as in "id" or "user.id""#,
+            r#"11:7: events.url: "app/events" is no URL: invalid format"#,
+            "12:15: events.secret_file: cannot read nowhere: No such file or directory (os error 2)",
+            "13:8: events.keep: must be 1h to 30d, not 1s",
         ],
     ),
     (
@@ -975,10 +977,11 @@ until = 2027-03-31
 ids = "sequence"
 [auth.migrate]
 url = "http://app/login"
+id = "user.id"
 until = 2027-03-31
 "#,
         &[
-            "3:7: auth.migrate beside ids = \"sequence\": who moves in would get a number that the app has given to somebody else",
+            "3:7: auth.migrate beside ids = \"sequence\": somebody would get a number that the app has given to somebody else",
         ],
     ),
     (
