@@ -4,7 +4,7 @@
 //! so the account has to be as old as the token is: enabled, and still in its first generation. A new
 //! password, other roles or a logout everywhere end it, as they end our own.
 
-use super::{AccountError, Accounts, ClientContext, view};
+use super::{Accounts, view};
 use crate::clock::Timestamp;
 use crate::identity::{Email, UserId};
 use crate::metrics::LegacyResult;
@@ -62,18 +62,11 @@ impl Accounts {
         Ok(token)
     }
 
-    /// Refuses a token that the app minted from now on, to the token's own end. It has no session to end.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn end_legacy(&self, token: &AccessToken, client: &ClientContext) -> Result<(), AccountError> {
-        let until = self.revoked_until(self.now()).max(token.refused_until.unwrap_or_default());
+    /// What refuses a token from now on to its own end, if the app minted it: it has no session to end.
+    pub(super) fn refuse_legacy(&self, token: &AccessToken, now: Timestamp) -> Option<Change> {
+        let until = self.revoked_until(now).max(token.refused_until?);
         let id = RevocationId::session(&token.principal.session);
-        let revocation = Revocation { kind: RevocationKind::Session, id, until };
-        self.revoker.commit(vec![Change::Revoke(revocation)]).await?;
-        let (user, session) = (&token.principal.id, &token.principal.session);
-        tracing::info!(target: "gatepost::audit", event = "logout", %user, %session, client = %client.address);
-        Ok(())
+        Some(Change::Revoke(Revocation { kind: RevocationKind::Session, id, until }))
     }
 
     async fn legacy_account(&self, token: &LegacyToken) -> Result<Option<Account>, StoreError> {

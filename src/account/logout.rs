@@ -1,20 +1,21 @@
-//! Ending sessions: one, or all of a user, with the access tokens that came from them.
+//! Ending sessions: one, or all of a user, with the access tokens that came from them or that the app minted.
 
 use super::{ATTEMPTS, AccountError, Accounts, ClientContext};
 use crate::clock::Timestamp;
 use crate::identity::{Principal, SessionId};
-use crate::store::{Account, Change, Committed};
+use crate::store::{Account, Change, Committed, Session};
+use crate::token::access::AccessToken;
 
 impl Accounts {
     /// Ends the session of an access token (verified by the caller of this), of a refresh token, or
-    /// of both.
+    /// of both. A token that the app minted has no session: it is refused from now on, to its own end.
     ///
     /// # Errors
     /// [`AccountError::RefreshToken`] or `RefreshReused` for one that is not worth anything, `DifferentSessions` for two
-    /// of two sessions, `CallerRevoked` for neither; or a fault of the store.
+    /// of two sessions (or of two users), `CallerRevoked` for neither; or a fault of the store.
     pub async fn logout(
         &self,
-        access: Option<&Principal>,
+        access: Option<&AccessToken>,
         refresh: Option<&str>,
         client: &ClientContext,
     ) -> Result<(), AccountError> {
@@ -23,14 +24,21 @@ impl Accounts {
             None => None,
         };
         let (session, user) = match (access, &by_refresh) {
-            (Some(access), Some(session)) if access.session != session.id => {
+            (Some(token), Some(session)) if !may_end(token, session) => {
                 return Err(AccountError::DifferentSessions);
             }
             (_, Some(session)) => (session.id, &session.user),
-            (Some(access), None) => (access.session, &access.id),
+            (Some(token), None) => (token.principal.session, &token.principal.id),
             (None, None) => return Err(AccountError::CallerRevoked),
         };
-        self.end(session, self.now()).await?;
+        let now = self.now();
+        let legacy = access.and_then(|token| self.refuse_legacy(token, now));
+        let has_session = by_refresh.is_some() || legacy.is_none();
+        let mut changes: Vec<Change> = legacy.into_iter().collect();
+        if has_session {
+            changes.extend(self.ending(session, now));
+        }
+        self.revoker.commit(changes).await?;
         tracing::info!(target: "gatepost::audit", event = "logout", %user, %session, client = %client.address);
         Ok(())
     }
@@ -60,8 +68,12 @@ impl Accounts {
 
     /// Ends one session, whether or not it is still there.
     pub(super) async fn end(&self, session: SessionId, now: Timestamp) -> Result<Committed, AccountError> {
-        let changes = vec![Change::EndSession(session), Change::Revoke(self.revoke_session(&session, now))];
-        Ok(self.revoker.commit(changes).await?)
+        Ok(self.revoker.commit(self.ending(session, now).into()).await?)
+    }
+
+    /// What ends one session.
+    fn ending(&self, session: SessionId, now: Timestamp) -> [Change; 2] {
+        [Change::EndSession(session), Change::Revoke(self.revoke_session(&session, now))]
     }
 
     /// Ends all sessions of an account and the generation of its access tokens.
@@ -86,6 +98,15 @@ impl Accounts {
             changes.push(Change::EndSessions { user: account.id.clone(), except: None });
         }
         Ok(self.revoker.commit(changes).await?)
+    }
+}
+
+/// Whether who has both may end the session together with the token: it is the token's, or, as one that the app
+/// minted has none, of the same user.
+fn may_end(token: &AccessToken, session: &Session) -> bool {
+    match token.refused_until {
+        Some(_) => token.principal.id == session.user,
+        None => token.principal.session == session.id,
     }
 }
 

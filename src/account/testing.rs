@@ -318,8 +318,12 @@ impl World {
         (!revoked).then_some(token)
     }
 
+    pub(crate) fn token(&self, pair: &TokenPair) -> AccessToken {
+        self.accepted(&pair.access).expect("a good token")
+    }
+
     pub(crate) fn caller(&self, pair: &TokenPair) -> Principal {
-        self.accepted(&pair.access).expect("a good token").principal
+        self.token(pair).principal
     }
 
     pub(crate) fn store_is_empty(&self) -> bool {

@@ -38,15 +38,8 @@ where
     let member = members.any_text("refresh_token").map(Secret::new);
     members.finish(Unknown::Ignored)?;
     let Request { access, refresh } = Request::read(api, call, member).await?;
-    if let (Some(token), None) = (&access, &refresh)
-        && token.refused_until.is_some()
-    {
-        api.accounts.end_legacy(token, &call.client).await.map_err(account_problem)?;
-        return Ok(json(StatusCode::OK, &Response { message: "Successfully logged out!" }));
-    }
-    let access = access.as_ref().map(|token| &token.principal);
     let refresh = refresh.as_ref().map(|token| token.expose().as_str());
-    api.accounts.logout(access, refresh, &call.client).await.map_err(account_problem)?;
+    api.accounts.logout(access.as_ref(), refresh, &call.client).await.map_err(account_problem)?;
     Ok(json(StatusCode::OK, &Response { message: "Successfully logged out!" }))
 }
 

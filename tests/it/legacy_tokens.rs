@@ -415,6 +415,31 @@ fn a_logout_ends_one_token_and_is_remembered() {
     world.passes(get("/x").bearer(&other)).0.expect(200);
 }
 
+/// A client of before that has logged in here meanwhile, and sends all that it has.
+#[test]
+fn a_logout_with_a_token_of_the_apps_and_a_session_of_ours_ends_both() {
+    let world = world();
+    let (ours, token) = (world.user("alice"), minted_for("alice"));
+    let bobs = world.user("bob");
+    for access in [&ours.access, &token] {
+        world.passes(get("/x").bearer(access)).0.expect(200);
+    }
+    let logout = |refresh: &str| {
+        world.ask(post("/auth/logout").bearer(&token).json(json!({"refresh_token": refresh})))
+    };
+    // Nobody's session ends by another's token, nor his token for it.
+    logout(&bobs.refresh).is_problem(400, "ambiguous_credentials");
+    for access in [&bobs.access, &ours.access, &token] {
+        world.passes(get("/x").bearer(access)).0.expect(200);
+    }
+    logout(&ours.refresh).expect(200);
+    for access in [&ours.access, &token] {
+        refuses(&world, access, "revoked_token", "logged out");
+    }
+    world.refresh(&ours.refresh).is_problem(401, "invalid_grant");
+    world.passes(get("/x").bearer(&bobs.access)).0.expect(200);
+}
+
 /// What needs a login still needs one.
 #[test]
 fn a_token_of_the_apps_is_no_session() {

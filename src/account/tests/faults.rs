@@ -19,7 +19,7 @@ const VERBS: &[(&str, Verb)] = &[
     ("refresh", |w, pair| Box::pin(async { w.refresh(pair).await.map(drop) })),
     ("logout", |w, pair| {
         Box::pin(async {
-            w.accounts.logout(Some(&w.caller(pair)), Some(pair.refresh.expose()), &client("192.0.2.1")).await
+            w.accounts.logout(Some(&w.token(pair)), Some(pair.refresh.expose()), &client("192.0.2.1")).await
         })
     }),
     ("logout-all", |w, pair| {
@@ -107,9 +107,9 @@ async fn a_revocation_of_unknown_outcome_stays_in_memory() {
     let world = World::new();
     world.register("alice").await;
     let pair = world.login("alice").await;
-    let caller = world.caller(&pair);
+    let token = world.token(&pair);
     world.store.fail_from(0, StoreError::Unavailable("gone".to_owned()));
-    assert!(world.accounts.logout(Some(&caller), None, &client("192.0.2.1")).await.is_err());
+    assert!(world.accounts.logout(Some(&token), None, &client("192.0.2.1")).await.is_err());
     assert!(world.accepted(&pair.access).is_none());
 }
 

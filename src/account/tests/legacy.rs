@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::account::testing::{World, client, secret};
-use crate::account::{LegacyError, Revocable};
+use crate::account::{AccountError, LegacyError, Revocable};
 use crate::clock::Clock as _;
 use crate::identity::SessionId;
 use crate::secret::Secret;
@@ -158,7 +158,7 @@ async fn a_revocation_outlives_every_token_that_it_concerns() {
     world.register("bob").await;
     let (alice, bob) = (token("alice"), token("bob"));
     let admitted = world.accounts.admit_legacy(&alice).await.unwrap();
-    world.accounts.end_legacy(&admitted, &client("192.0.2.1")).await.unwrap();
+    world.accounts.logout(Some(&admitted), None, &client("192.0.2.1")).await.unwrap();
     world.accounts.revoke(&Revocable::Text(secret(&bob))).await.unwrap();
     world.register("carol").await;
     world.accounts.disable("carol").await.unwrap();
@@ -181,6 +181,34 @@ async fn a_revocation_outlives_every_token_that_it_concerns() {
     for sub in ["alice", "bob", "carol"] {
         assert!(who(&world, sub).await.is_err(), "{sub}");
     }
+}
+
+#[tokio::test]
+async fn a_logout_ends_a_token_of_the_apps_together_with_a_session_of_the_same_user_or_neither() {
+    let world = world();
+    world.register("alice").await;
+    world.register("bob").await;
+    let from = client("192.0.2.1");
+    let pair = world.login("alice").await;
+    let (alice, bob) = (token("alice"), token("bob"));
+    let admitted = world.accounts.admit_legacy(&bob).await.unwrap();
+    let refused = world.accounts.logout(Some(&admitted), Some(pair.refresh.expose()), &from).await;
+    assert_eq!(refused, Err(AccountError::DifferentSessions));
+    assert!(world.accounts.admit_legacy(&bob).await.is_ok() && world.accepted(&pair.access).is_some());
+    let admitted = world.accounts.admit_legacy(&alice).await.unwrap();
+    // A commit that is refused ends neither, and takes both back.
+    world.store.fail_from(1, StoreError::Full { free: 1, min_free: 2 });
+    assert!(world.accounts.logout(Some(&admitted), Some(pair.refresh.expose()), &from).await.is_err());
+    assert!(world.store.heal());
+    assert!(world.accounts.admit_legacy(&alice).await.is_ok() && world.accepted(&pair.access).is_some());
+    world.accounts.logout(Some(&admitted), Some(pair.refresh.expose()), &from).await.unwrap();
+    assert!(matches!(who(&world, "alice").await, Err(LegacyError::Revoked)));
+    assert!(world.accepted(&pair.access).is_none());
+    assert_eq!(world.refresh(&pair).await.err(), Some(AccountError::RefreshToken));
+    // To the token's own end, whatever the table says by then.
+    world.clock.advance(Duration::from_secs(DAYS * 86_400 - 1));
+    world.revocations.purge(world.clock.now());
+    assert!(matches!(who(&world, "alice").await, Err(LegacyError::Revoked)));
 }
 
 #[tokio::test]

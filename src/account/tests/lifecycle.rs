@@ -215,8 +215,8 @@ async fn logging_out_ends_the_session_by_either_token() {
     let from = client("192.0.2.1");
     for (by_access, by_refresh) in [(true, false), (false, true), (true, true)] {
         let (pair, other) = (world.login("alice").await, world.login("alice").await);
-        let caller = world.caller(&pair);
-        let access = by_access.then_some(&caller);
+        let token = world.token(&pair);
+        let access = by_access.then_some(&token);
         let refresh = by_refresh.then_some(pair.refresh.expose().as_str());
         world.accounts.logout(access, refresh, &from).await.unwrap();
         assert!(world.accepted(&pair.access).is_none());
@@ -230,8 +230,8 @@ async fn tokens_of_two_sessions_end_neither() {
     let world = World::new();
     world.register("alice").await;
     let (one, two) = (world.login("alice").await, world.login("alice").await);
-    let caller = world.caller(&one);
-    let result = world.accounts.logout(Some(&caller), Some(two.refresh.expose()), &client("192.0.2.1")).await;
+    let token = world.token(&one);
+    let result = world.accounts.logout(Some(&token), Some(two.refresh.expose()), &client("192.0.2.1")).await;
     assert_eq!(result, Err(AccountError::DifferentSessions));
     assert!(world.refresh(&one).await.is_ok() && world.refresh(&two).await.is_ok());
 }
@@ -241,7 +241,7 @@ async fn a_logout_holds_over_a_restart() {
     let world = World::new();
     world.register("alice").await;
     let pair = world.login("alice").await;
-    world.accounts.logout(Some(&world.caller(&pair)), None, &client("192.0.2.1")).await.unwrap();
+    world.accounts.logout(Some(&world.token(&pair)), None, &client("192.0.2.1")).await.unwrap();
     let world = world.restarted(|_| ());
     assert!(world.accepted(&pair.access).is_none());
 }

@@ -60,7 +60,7 @@ async fn no_session_survives_a_logout_beside_refreshes() {
         let world = World::new();
         world.register("alice").await;
         let pair = world.login("alice").await;
-        let caller = world.caller(&pair);
+        let token = world.token(&pair);
         let refreshes: Vec<_> = (0..4)
             .map(|_| {
                 let (accounts, token) = (Arc::clone(&world.accounts), pair.refresh.clone());
@@ -69,7 +69,7 @@ async fn no_session_survives_a_logout_beside_refreshes() {
             .collect();
         let accounts = Arc::clone(&world.accounts);
         let logout =
-            tokio::spawn(async move { accounts.logout(Some(&caller), None, &client("192.0.2.1")).await });
+            tokio::spawn(async move { accounts.logout(Some(&token), None, &client("192.0.2.1")).await });
         logout.await.unwrap().expect("logged out");
         for refresh in refreshes {
             if let Ok(next) = refresh.await.unwrap() {
