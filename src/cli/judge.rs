@@ -419,6 +419,13 @@ impl<'w> Witness for Notes<'w> {
         }
     }
 
+    fn is_the_callers(refusal: &Stop) -> bool {
+        match refusal {
+            Stop::Rejection(rejection) => rejection.is_the_callers(),
+            Stop::Refused(_) => true,
+        }
+    }
+
     fn would_deny(&mut self, refusal: Stop) {
         self.judgement.would_deny = Some(refusal.told());
     }

@@ -240,7 +240,7 @@ impl Gateway {
         };
         let mut live = Live { gateway: self, headers: &parts.headers, record, looked_up: None };
         let mut decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
-        if let Err(Rejection::Authn(AuthnError::Unresolved)) = &decided {
+        if decided.as_ref().is_err_and(Rejection::is_undecided) {
             live.looked_up = Some(Box::pin(self.look_up(&parts.headers)).await);
             decided = decide(&self.shared.rules, self.allow, &asked, &mut live);
         }
@@ -463,8 +463,8 @@ impl Witness for Live<'_, '_> {
         Ok(caller)
     }
 
-    fn is_undecided(refusal: &Rejection) -> bool {
-        matches!(refusal, Rejection::Authn(AuthnError::Unresolved))
+    fn is_the_callers(refusal: &Rejection) -> bool {
+        refusal.is_the_callers()
     }
 
     fn would_deny(&mut self, refusal: Rejection) {

@@ -112,6 +112,19 @@ impl Rejection {
         }
     }
 
+    /// Whether it speaks against the caller: the credential is no good, or the policy says no. What could not be
+    /// found out yet, and what is our own fault, does not.
+    #[must_use]
+    pub const fn is_the_callers(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Authn(_)) && !self.is_undecided()
+    }
+
+    /// Whether the account of a good credential has yet to be looked up.
+    #[must_use]
+    pub const fn is_undecided(&self) -> bool {
+        matches!(self, Self::Authn(AuthnError::Unresolved))
+    }
+
     /// How the upstream failed, when it did.
     #[must_use]
     pub fn upstream_error(&self) -> Option<UpstreamErrorKind> {

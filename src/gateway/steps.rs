@@ -49,12 +49,9 @@ pub trait Witness {
     /// # Errors
     /// A credential that is no good; it is never an anonymous caller.
     fn caller(&mut self) -> Result<Authentication<Self::Caller>, Self::Refusal>;
-    /// Whether this is no refusal yet: the credential is good, and whom it speaks for has to be looked up
-    /// before anything is decided.
-    fn is_undecided(refusal: &Self::Refusal) -> bool {
-        let _ = refusal;
-        false
-    }
+    /// Whether this speaks against the caller. A fault of ours does not, nor does a good credential whose
+    /// account has yet to be looked up: nothing was decided then, and no rule lets pass.
+    fn is_the_callers(refusal: &Self::Refusal) -> bool;
     /// The rule refuses, and only reports it: the request passes, with no caller when it was the
     /// credential that is no good.
     fn would_deny(&mut self, refusal: Self::Refusal);
@@ -157,10 +154,12 @@ pub fn decide<'t, 'r, W: Witness>(
             };
             (caller, permit)
         }
-        // Not even to report it: the steps are taken again.
-        Err(undecided) if W::is_undecided(&undecided) => return Err(undecided),
         // Whoever presented a bad credential is nobody from here on.
-        Err(refusal) => (Authentication::Anonymous, only_report(guarded, refusal, witness)?),
+        Err(refusal) if W::is_the_callers(&refusal) => {
+            (Authentication::Anonymous, only_report(guarded, refusal, witness)?)
+        }
+        // Not even to report it: nobody knows who asks.
+        Err(fault) => return Err(fault),
     };
     let session = match permit.target() {
         Target::Endpoint(_) => params.decoded(SESSION_PARAM).map(Cow::into_owned),
@@ -182,8 +181,11 @@ fn only_report<'t, W: Witness>(
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::config::{self, Sources};
+    use crate::message::reply::Problem;
     use crate::settings::Settings;
 
     fn settings() -> Settings {
@@ -202,14 +204,22 @@ mod tests {
             roles = ["admin"]
             methods = ["GET"]
             mode = "report"
+            [[route]]
+            path = "/maybe"
+            access = "optional"
+            [[route]]
+            path = "/maybe/watched"
+            access = "optional"
+            mode = "report"
         "#;
         std::fs::write(&file, text).expect("written");
         config::load(&Sources { file: Some(file), ..Sources::default() }).expect("a good file").settings
     }
 
-    /// Says that the credential is no good, and counts how often it was asked.
+    /// Says that the credential is no good or that it cannot tell, and counts how often it was asked.
     #[derive(Default)]
     struct Suspicious {
+        fault: bool,
         matched: Vec<Option<Access>>,
         asked: usize,
         reported: Vec<&'static str>,
@@ -225,7 +235,14 @@ mod tests {
         }
         fn caller(&mut self) -> Result<Authentication<Principal>, Rejection> {
             self.asked += 1;
+            if self.fault {
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "away");
+                return Err(Rejection::Endpoint(problem));
+            }
             Err(Rejection::Authn(crate::authn::AuthnError::Revoked))
+        }
+        fn is_the_callers(refusal: &Rejection) -> bool {
+            refusal.is_the_callers()
         }
         fn would_deny(&mut self, refusal: Rejection) {
             self.reported.push(refusal.problem().code);
@@ -260,6 +277,23 @@ mod tests {
             }
             let refused = decided.err().map(|rejection| rejection.problem().status.as_u16());
             assert_eq!((refused, witness.reported), (status, reported), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_passes_nowhere() {
+        let rules = Rules::new(&settings()).expect("rules");
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::HOST, http::HeaderValue::from_static("app.example.com"));
+        for target in ["/watched", "/other", "/maybe", "/maybe/watched"] {
+            let uri = target.parse().expect("a target");
+            let request =
+                Asked { method: &Method::GET, uri: &uri, headers: &headers, remark: None, preflight: None };
+            let mut witness = Suspicious { fault: true, ..Suspicious::default() };
+            let decided = decide(&rules, PathAllowances::default(), &request, &mut witness);
+            let refused = decided.err().map(|rejection| rejection.problem().code);
+            assert_eq!(refused, Some("store_unavailable"), "{target}");
+            assert_eq!((witness.asked, witness.reported), (1, vec![]), "{target}");
         }
     }
 

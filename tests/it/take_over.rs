@@ -14,6 +14,7 @@ use crate::support::client::{Client, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::h2::{self, H2};
+use crate::support::jwt;
 use crate::support::request::{get, post};
 use crate::support::upstream::{Exchange, Upstream};
 use crate::support::websocket::{self, Socket, TEXT, frame, handshake, masked};
@@ -292,6 +293,49 @@ fn when_the_new_one_dies_half_way_the_old_one_goes_on() {
     gateway.cli(&["user", "disable", "alice"]).succeeds();
     kept.send(get("/x").bearer(&alice.access).bytes()).response().is_problem(401, "revoked_token");
     assert_eq!(upstream.count(), 2);
+}
+
+/// Whose a token of the app's is stands in the store. While nobody can look, its bearer is neither that
+/// account nor nobody: not even where refusals are only reported.
+#[test]
+fn whose_token_cannot_be_looked_up_passes_nowhere() {
+    let secret = "the secret that the app signs with, for the tests";
+    let legacy = format!("algorithm = \"HS256\"\nsecret = \"{secret}\"\nuntil = \"9999-01-01\"");
+    let upstream = Upstream::echo();
+    let config = base(&upstream)
+        .legacy(&legacy)
+        .route("path = \"/watched/**\"\nmode = \"report\"")
+        .route("path = \"/maybe/watched/**\"\naccess = \"optional\"\nmode = \"report\"");
+    let gateway = Gateway::start(&config);
+    gateway.register("alice").expect(201);
+    let mut half = Half::of(&gateway);
+    half.say(r#"{"version":1,"command":{"do":"take_over"}}"#);
+    half.hears("offered");
+    half.say(r#"{"say":"close_store"}"#);
+    half.hears("store_closed");
+
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    let claims = json!({"sub": "alice", "iat": jwt::now(), "exp": jwt::now() + 900});
+    let token = jwt::hs256(secret.as_bytes(), &header, &claims);
+    let ask = |path: &str| gateway.ask(get(path).bearer(&token));
+    let before = (upstream.count(), upstream.opened());
+    for path in ["/watched/x", "/maybe/watched/x", "/optional/x", "/x", "/auth/me"] {
+        let answer = ask(path);
+        assert_eq!((answer.status, answer.code().as_str()), (503, "store_unavailable"), "{path}");
+        answer.is_problem(503, "store_unavailable");
+    }
+    assert_eq!((upstream.count(), upstream.opened()), before, "nothing of it reached the upstream");
+    assert!(gateway.metric("gatepost_would_deny_total{route=\"/watched/**\"}").is_none_or(|n| n < 1.0));
+    // Where nobody is asked who he is, nothing has to be looked up, and nothing is said of him.
+    ask("/public/x").expect(200);
+    let seen = upstream.seen().last().cloned().unwrap();
+    assert_eq!((seen.header("x-auth-user"), seen.header("authorization")), (None, None));
+
+    drop(half);
+    let log = gateway.log_lines();
+    assert!(log.wait(|line| line.contains("the store is open again")), "{}", log.text());
+    ask("/watched/x").expect(200);
+    assert_eq!(upstream.seen().last().unwrap().header("x-auth-user"), Some("alice"));
 }
 
 #[test]
