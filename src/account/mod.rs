@@ -61,6 +61,7 @@ pub use passphrase::Passphrase;
 pub use password::hash_once;
 pub use profile::ProfileChange;
 pub use register::Registration;
+pub use throttle::Source;
 pub use view::{AccountView, ClientContext, FreshAccess, LoginOutcome, SessionView, TokenPair, principal};
 
 /// How often a verb starts again when others change the same record.

@@ -28,7 +28,7 @@ pub(super) struct Subject(u64);
 
 /// Where from: an IPv4 address, or an IPv6 network of 64 bits, which one customer has to himself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Source(u128);
+pub struct Source(u128);
 
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {

@@ -12,28 +12,31 @@ use crate::store::Store;
 
 /// What outlives a reload.
 pub(super) struct Outgoing {
-    calls: Arc<Calls>,
+    /// Apart, so that logins that hang keep nobody from registering.
+    logins: Arc<Calls>,
+    admissions: Arc<Calls>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
 impl Outgoing {
     pub(super) fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { calls: Arc::default(), metrics, clock }
+        Self { logins: Arc::default(), admissions: Arc::default(), metrics, clock }
     }
 
     /// Those who have a say by these settings.
     pub(super) fn outside(&self, settings: &Settings) -> Outside {
-        let (calls, metrics) = (&self.calls, &self.metrics);
+        let metrics = &self.metrics;
         let migration = settings.auth.migrate.clone().map(|migrate| -> Arc<dyn Migration> {
             if self.clock.now() >= Timestamp::from_secs(migrate.until) {
                 tracing::warn!("auth.migrate.until is over: nobody is asked any more, and the table can go");
             }
-            Arc::new(MigrationByApp::new(migrate, Arc::clone(calls), Arc::clone(metrics)))
+            Arc::new(MigrationByApp::new(migrate, Arc::clone(&self.logins), Arc::clone(metrics)))
         });
         let secret = settings.events.as_ref().map(|events| events.secret.clone());
         let admission = settings.auth.admission.clone().map(|admission| -> Arc<dyn Admission> {
-            let (calls, metrics, clock) = (Arc::clone(calls), Arc::clone(metrics), Arc::clone(&self.clock));
+            let (metrics, clock) = (Arc::clone(metrics), Arc::clone(&self.clock));
+            let calls = Arc::clone(&self.admissions);
             Arc::new(AdmissionByApp::new(admission, secret, calls, metrics, clock))
         });
         Outside { migration, admission, is_told: settings.events.is_some() }

@@ -82,7 +82,7 @@ impl AskApp {
             timeout: self.settings.timeout,
             wants: Wants::Body,
         };
-        judge(self.calls.call(call).await.map_err(|error| refuse(&error.to_string()))?)
+        judge(self.calls.call(call, from).await.map_err(|error| refuse(&error.to_string()))?)
     }
 }
 

@@ -74,6 +74,9 @@ pub(super) enum CallError {
     /// As many calls are under way as may be.
     #[error("too many calls to the app are under way")]
     Busy,
+    /// As many as may be are under way for clients of this address.
+    #[error("too many calls to the app are under way for this client's address")]
+    BusyFor,
     /// It took longer than it may.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),

@@ -84,7 +84,7 @@ impl AskApp {
             timeout: self.settings.timeout,
             wants,
         };
-        let answer = self.calls.call(call).await.map_err(|error| refuse(&error.to_string()))?;
+        let answer = self.calls.call(call, from).await.map_err(|error| refuse(&error.to_string()))?;
         Ok(self.says_yes(answer.status)?.then_some(answer.body))
     }
 

@@ -222,6 +222,47 @@ fn a_name_of_somebody_who_is_gone_does_not_come_back() {
     no_account(&gateway);
 }
 
+/// However many logins hang, and from wherever: registering is another question, and nobody has all places.
+#[test]
+fn logins_that_hang_keep_nobody_from_registering() {
+    let (upstream, login) = (Upstream::echo(), Upstream::scripted(hang));
+    let admission = app(|_| ("204 No Content", ""));
+    let config = asking(migrating(base(&upstream), &login), &admission)
+        .set("auth", "registration", "\"open\"")
+        .set("auth.migrate", "timeout", "\"60s\"")
+        .set("server", "trusted_proxies", "[\"127.0.0.1\"]");
+    let gateway = Gateway::start(&config);
+    let log_in = |name: &str, from: &str| {
+        let mut client = gateway.connect();
+        let body = json!({"username": name, "password": PASSWORD});
+        client.send(post("/auth/login").header("X-Forwarded-For", from).json(body).bytes());
+        client
+    };
+    let under_way = |count: usize| {
+        eventually("the logins are under way", || (login.count() == count).then_some(()));
+    };
+    // One address has eight of the places.
+    let mut hanging: Vec<_> = (0..8).map(|n| log_in(&format!("a{n}"), "192.0.2.1")).collect();
+    under_way(8);
+    log_in("a8", "192.0.2.1").response().is_problem(503, "migration_unavailable");
+    // All of them have sixty-four.
+    hanging.extend((0..56).map(|n| log_in(&format!("b{n}"), &format!("198.51.100.{n}"))));
+    under_way(64);
+    log_in("c", "203.0.113.1").response().is_problem(503, "migration_unavailable");
+    let body = json!({"username": "new", "password": PASSWORD});
+    gateway.ask(post("/auth/register").json(body)).expect(201);
+    // Who goes away gives the place back, and nobody is locked out afterwards.
+    drop(hanging.remove(0));
+    login.wait_until_open(63);
+    let again = log_in("a8", "192.0.2.1");
+    under_way(65);
+    assert_eq!(upstream.count(), 0);
+    drop((again, hanging));
+    login.wait_until_all_closed();
+    let list = gateway.cli(&["user", "list", "--json"]).succeeds().json();
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+}
+
 /// The app goes on saying yes to whoever it knew.
 #[test]
 fn nor_does_an_address_of_somebody_who_is_gone_or_called_otherwise() {
