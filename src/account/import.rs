@@ -491,9 +491,9 @@ fn origin(given: Option<Origin>, has_id: bool, has_time: bool) -> Result<Origin,
     match given {
         None if has_id => Ok(Origin::ImportedWithId),
         None => Ok(Origin::Imported),
-        Some(Origin::Registered) if !has_id || !has_time => {
-            refused("origin: who registered at another gateway has an id and a created_at".to_owned())
-        }
+        Some(Origin::Registered | Origin::Operator) if !has_id || !has_time => refused(
+            "origin: who registered or was added at another gateway has an id and a created_at".to_owned(),
+        ),
         Some(origin) if origin.brought_its_id() && !has_id => {
             refused(format!("origin: {}, and no id", origin.word()))
         }

@@ -8,7 +8,7 @@ use super::{Accounts, view};
 use crate::clock::Timestamp;
 use crate::identity::{Email, UserId};
 use crate::metrics::LegacyResult;
-use crate::settings::{LegacyAccount, Registration};
+use crate::settings::LegacyAccount;
 use crate::store::{Account, AccountKey, Change, StoreError};
 use crate::token::access::{AccessToken, TokenError};
 use crate::token::legacy::{GENERATION, LegacyToken, Subject};
@@ -122,16 +122,13 @@ impl Accounts {
         Ok(account.filter(|account| is_theirs(account) && self.was_there(account, token)))
     }
 
-    /// Whether the account can be whom the app meant. Where anybody can register, a name that was taken here
-    /// after the token was minted is somebody else's, and one that does not say when that was may be older than
-    /// any registration.
+    /// Whether the account can be whom the app meant. A name that somebody took here after the token was minted
+    /// is somebody else's, and a token that does not say when that was may be older than any registration.
+    /// Whether anybody can register today says nothing about who could when the name was taken.
     fn was_there(&self, account: &Account, token: &LegacyToken) -> bool {
-        let auth = &self.settings.auth;
         let leeway = self.settings.tokens.leeway;
         let before = |minted: Timestamp| account.created_at.secs() <= minted.plus(leeway).secs();
-        auth.registration == Registration::Closed
-            || account.origin.is_the_app()
-            || token.issued_at.is_some_and(before)
+        account.origin.is_named_for_the_app() || token.issued_at.is_some_and(before)
     }
 }
 

@@ -217,7 +217,8 @@ impl Draft {
         let origin = match (proof, &self.id) {
             (EmailProof::App, Some(_)) => Origin::MigratedWithId,
             (EmailProof::App, None) => Origin::Migrated,
-            (EmailProof::None | EmailProof::Operator, _) => Origin::Registered,
+            (EmailProof::Operator, _) => Origin::Operator,
+            (EmailProof::None, _) => Origin::Registered,
         };
         Account {
             id: self.id.unwrap_or_else(UserId::random),

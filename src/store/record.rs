@@ -49,9 +49,11 @@ pub struct Account {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// It was made here, by its owner or an operator. The app may have called somebody else so.
+    /// Its owner made it here. The app may have called somebody else so.
     #[default]
     Registered,
+    /// An operator made it here, and knows whom he means by its name.
+    Operator,
     /// It came by a first login that the app vouched for: it is the one that the app means by that name.
     Migrated,
     /// The same, and the app said by which id it knows it: the app means it by that, too.
@@ -64,14 +66,21 @@ pub enum Origin {
 
 impl Origin {
     /// Every origin.
-    pub const ALL: [Self; 5] =
-        [Self::Registered, Self::Migrated, Self::MigratedWithId, Self::Imported, Self::ImportedWithId];
+    pub const ALL: [Self; 6] = [
+        Self::Registered,
+        Self::Operator,
+        Self::Migrated,
+        Self::MigratedWithId,
+        Self::Imported,
+        Self::ImportedWithId,
+    ];
 
     /// As exports and rows name it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Registered => "registered",
+            Self::Operator => "operator",
             Self::Migrated => "migrated",
             Self::MigratedWithId => "migrated_with_id",
             Self::Imported => "imported",
@@ -83,8 +92,21 @@ impl Origin {
     #[must_use]
     pub const fn is_the_app(self) -> bool {
         match self {
-            Self::Registered => false,
+            Self::Registered | Self::Operator => false,
             Self::Migrated | Self::MigratedWithId | Self::Imported | Self::ImportedWithId => true,
+        }
+    }
+
+    /// Whether its name was chosen by somebody who knows whom the app means by it.
+    #[must_use]
+    pub const fn is_named_for_the_app(self) -> bool {
+        match self {
+            Self::Registered => false,
+            Self::Operator
+            | Self::Migrated
+            | Self::MigratedWithId
+            | Self::Imported
+            | Self::ImportedWithId => true,
         }
     }
 
@@ -92,7 +114,7 @@ impl Origin {
     #[must_use]
     pub const fn brought_its_id(self) -> bool {
         match self {
-            Self::Registered | Self::Migrated | Self::Imported => false,
+            Self::Registered | Self::Operator | Self::Migrated | Self::Imported => false,
             Self::MigratedWithId | Self::ImportedWithId => true,
         }
     }

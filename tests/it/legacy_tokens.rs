@@ -159,6 +159,40 @@ fn a_token_without_a_date_is_not_of_whoever_took_the_name() {
     }
 }
 
+/// Registration closes some day. Who took a name while it was open has it still, and is still somebody else.
+#[test]
+fn closing_registration_gives_nobody_the_tokens_of_another() {
+    let upstream = Upstream::echo();
+    let open = Config::new().upstream("app", upstream.port()).legacy(&shared(""));
+    let world = World { gateway: Gateway::start(&open), upstream };
+    world.register("carol").expect(201);
+    let hours_ago = jwt::now() - 7200;
+    let old = |sub: &str| mint(&json!({"sub": sub, "iat": hours_ago}));
+    let undated = |sub: &str| undated(&json!({"sub": sub, "exp": jwt::now() + 900}));
+    refuses(&world, &old("carol"), "invalid_token", "while it is open");
+    reload(&world.gateway, &open.clone().set("auth", "registration", "\"closed\""));
+    world.register("anybody").is_problem(403, "registration_closed");
+    for token in [old("carol"), undated("carol")] {
+        refuses(&world, &token, "invalid_token", "and when it is closed");
+    }
+    world.passes(get("/x").bearer(minted_for("carol"))).0.expect(200);
+    // Whom an operator adds he means, then and whenever it is open again.
+    let add = ["user", "add", "dora", "--password-stdin"];
+    world.cli_with(&add, "correct horse battery\n", &[]).succeeds();
+    for _ in 0..2 {
+        for token in [old("dora"), undated("dora")] {
+            let (_, seen) = world.passes(get("/x").bearer(token));
+            assert_eq!(seen.header("x-auth-user"), Some("dora"));
+        }
+        reload(&world.gateway, &open);
+    }
+    let exported = world.cli(&["user", "export", "--format", "jsonl"]).succeeds().stdout;
+    for (name, origin) in [("carol", "registered"), ("dora", "operator")] {
+        let line = exported.lines().find(|line| line.contains(name)).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["origin"], origin, "{line}");
+    }
+}
+
 #[test]
 fn what_was_forged_or_minted_for_something_else_is_refused() {
     let world = world();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::account::testing::{World, client, secret};
-use crate::account::{AccountError, LegacyError, Revocable};
+use crate::account::{AccountError, LegacyError, NewAccount, Revocable};
 use crate::clock::Clock as _;
 use crate::identity::SessionId;
 use crate::secret::Secret;
@@ -128,13 +128,25 @@ async fn a_name_that_was_taken_after_the_token_was_minted_is_another_persons() {
     assert!(!admit(&open, undated("alice")).await);
     assert!(admit(&open, undated("carol")).await);
     assert!(admit(&open, undated(alice.id.as_str())).await, "an id is nobody else's");
-    // Where nobody registers, the operator has made it.
+    // An operator knows whom he means.
+    let new = NewAccount {
+        username: Some("dora".to_owned()),
+        email: None,
+        name: None,
+        roles: None,
+        password: secret("another horse"),
+    };
+    open.accounts.add(new).await.unwrap();
+    // That nobody can register any more does not say who could when the name was taken.
     let closed = open.restarted(|settings| {
         settings.auth.registration = Registration::Closed;
         settings.tokens.legacy = vec![table(DAYS)];
     });
-    assert!(admit(&closed, minted("alice", created - 60)).await);
-    assert!(admit(&closed, undated("alice")).await);
+    for (name, means) in [("alice", false), ("carol", true), ("dora", true)] {
+        assert_eq!(admit(&closed, minted(name, created - 60)).await, means, "{name}");
+        assert_eq!(admit(&closed, undated(name)).await, means, "{name}");
+    }
+    assert!(admit(&closed, minted("alice", created + 60)).await);
 }
 
 #[tokio::test]

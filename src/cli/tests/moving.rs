@@ -99,11 +99,14 @@ fn what_no_export_says_of_an_account_is_refused() {
         ("\"generation\": 18446744073709551615", "generation: at most 4294967295"),
         (
             "\"origin\": \"heaven\"",
-            "origin: none of registered, migrated, migrated_with_id, imported, imported_with_id",
+            "origin: none of registered, operator, migrated, migrated_with_id, imported, imported_with_id",
         ),
         ("\"origin\": \"imported_with_id\"", "origin: imported_with_id, and no id"),
         ("\"origin\": \"migrated_with_id\"", "origin: migrated_with_id, and no id"),
-        ("\"origin\": \"registered\", \"id\": \"1\"", "origin: who registered at another gateway"),
+        (
+            "\"origin\": \"registered\", \"id\": \"1\"",
+            "origin: who registered or was added at another gateway",
+        ),
         ("\"created_at\": 1700000000000", "created_at: not a time"),
         ("\"created_at\": \"2024.01.31\"", "created_at: not a time"),
     ] {
