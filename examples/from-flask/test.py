@@ -14,6 +14,7 @@ import pathlib
 import random
 import re
 import secrets
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -235,7 +236,9 @@ def move(report, folder):
         report.check("the export has everybody", {"demo", "boss", "older", "oldest", "gone"} < {line["username"] for line in lines}, lines)
         tried = gateway.imported(users, "--dry-run")
         report.check("a dry run", tried[0] == 0, tried)
-        with gateway.serve():
+        with gateway.serve() as process:
+            early = registered(gateway_port, "stranger")
+            report.check("nobody registers before the import", early == "-403", early)
             done = gateway.imported(users)
             report.check("the import, while serving", done[0] == 0, done)
             again = gateway.imported(users)
@@ -251,6 +254,7 @@ def move(report, folder):
             report.check("who was locked out stays out", status == 403, (status, body))
             status, _, body = ask(gateway_port, "GET", "/notes", headers=old_token)
             report.check("a token from before the move", (status, body) == (200, {"notes": ["from long ago"]}), (status, body))
+            open_registration(report, gateway, process)
             takeover(report, gateway_port, lines)
             app_tests(report, "behind the gateway, unchanged", gateway_port)
             status, _, body = login(gateway_port, "demo", path="/login")
@@ -280,6 +284,17 @@ def counted(report, count, tried, done, again):
         total = json.loads(run[1].splitlines()[-1])["summary"]
         told = (total["created"], total["unchanged"], total["refused"])
         report.check(f"the import counts what it {what}", told == (created, unchanged, 0), total)
+
+
+def open_registration(report, gateway, process):
+    """The last step of the move: the file says so, and the gateway reads it again."""
+    config = pathlib.Path(gateway.settings["GATEPOST_CONFIG"])
+    config.write_text(config.read_text().replace('registration = "closed"', 'registration = "open"  ', 1))
+    process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while (status := ask(gateway.port, "POST", "/register", body={})[0]) == 403 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    report.check("registration is open", status == 422, status)
 
 
 def registered(port, username):
@@ -415,7 +430,8 @@ def tutorials(report, folder):
 
     # The notes app is the first one.
     app, port = next(ports), next(ports)
-    gateway = Gatepost(HERE / "config.toml", folder / "json", port, next(ports), app, GATEPOST__TOKENS__SECRET_FILE=str(folder.parent / "jwt.key"))
+    gateway = Gatepost(HERE / "config.toml", folder / "json", port, next(ports), app, GATEPOST__AUTH__REGISTRATION="open",
+                       GATEPOST__TOKENS__SECRET_FILE=str(folder.parent / "jwt.key"))
     with flask("before/app.py", app, folder, DATABASE_URL=f"sqlite:///{folder / 'json.db'}"), gateway.serve():
         tutorial(report, "register, log in, look, log out", Client(app), Client(port), calls.json_calls())
 

@@ -38,6 +38,7 @@ impl Parts<'_> {
         self.check_table();
         self.check_unmoved_names();
         self.check_numbers_of_who_moves();
+        self.warn_of_numbers_of_others();
         self.warn_of_shared_paths();
         self.warn_of_open_doors();
         self.warn_of_reporting();
@@ -231,6 +232,20 @@ impl Parts<'_> {
                        given to somebody else";
         let problem = Problem::error(message, self.reader.place(migrate))
             .help("import the accounts with their ids instead, or leave ids at \"uuid\"");
+        self.reader.push(problem);
+    }
+
+    /// The next number is known when the app's accounts are here, and not before.
+    fn warn_of_numbers_of_others(&self) {
+        let auth = &self.auth.settings;
+        if auth.ids != Ids::Sequence || auth.registration != Registration::Open || auth.admission.is_some() {
+            return;
+        }
+        let message = "auth.ids: \"sequence\" beside open registration: who registers before the app's accounts \
+                       are imported gets a number that the app has given to somebody else";
+        let problem = Problem::warning(message, self.reader.place(&self.auth.ids))
+            .note("registration is open", self.reader.place(&self.auth.registration))
+            .help("import first, with registration closed; if that is done, or the app has no accounts, all is well");
         self.reader.push(problem);
     }
 

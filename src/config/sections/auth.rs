@@ -21,6 +21,7 @@ pub(in super::super) struct AuthRead {
     pub(in super::super) settings: AuthSettings,
     pub(in super::super) prefix: Origin,
     pub(in super::super) registration: Origin,
+    pub(in super::super) ids: Origin,
     pub(in super::super) default_roles: Vec<Spot<Role>>,
     /// Where each of the settings' paths stands.
     pub(in super::super) paths: Vec<Origin>,
@@ -66,7 +67,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
     let usernames = auth.get("usernames", UsernameRules::Ascii).value;
     let reserved = ["admin", "root", "anonymous", "system"].map(|name| Reserved(name.to_owned()));
     let reserved = auth.get("reserved_usernames", default_list(reserved)).value;
-    let ids = auth.get("ids", Ids::Uuid).value;
+    let ids = auth.get("ids", Ids::Uuid);
     let paths = read_paths(&auth);
     let admission = outbound::read_admission(&auth);
     let migrate = outbound::read_migrate(&auth);
@@ -80,7 +81,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         login_name,
         usernames,
         reserved_usernames: reserved.into_iter().map(|spot| spot.value.0).collect(),
-        ids,
+        ids: ids.value,
         paths: paths.iter().map(|(path, name, _)| (path.clone(), *name)).collect(),
         answer: read_answer(&auth),
         errors: auth.get("errors", ErrorBodies::Problem).value,
@@ -94,6 +95,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         settings,
         prefix: prefix.origin,
         registration: registration.origin,
+        ids: ids.origin,
         default_roles,
         paths: paths.into_iter().map(|(.., origin)| origin).collect(),
         migrate: migrate_origin,

@@ -38,6 +38,34 @@ note: registration is open
 }
 
 #[test]
+fn numbers_that_the_app_may_have_given_to_others() {
+    let text = |auth: &str| {
+        format!(
+            "[auth]\nids = \"sequence\"\n{auth}{UPSTREAM}[[route]]\npath = \"/**\"\nroles = [\"admin\"]\n"
+        )
+    };
+    assert_eq!(
+        warnings(&text("registration = \"open\"\n")),
+        ["warning: auth.ids: \"sequence\" beside open registration: who registers before the app's accounts are imported gets a number that the app has given to somebody else
+ --> config.toml:2:7
+  |
+2 | ids = \"sequence\"
+  |       ^^^^^^^^^^
+note: registration is open
+ --> config.toml:3:16
+  |
+3 | registration = \"open\"
+  |                ^^^^^^
+help: import first, with registration closed; if that is done, or the app has no accounts, all is well"]
+    );
+    for fine in ["", "registration = \"open\"\nadmission_url = \"http://127.0.0.1:5000/may\"\n"] {
+        assert_eq!(warnings(&text(fine)), [""; 0], "{fine}");
+    }
+    let random = text("registration = \"open\"\n").replace("sequence", "uuid");
+    assert_eq!(warnings(&random), [""; 0]);
+}
+
+#[test]
 fn a_route_that_only_reports() {
     let route = |more: &str| format!("{UPSTREAM}[[route]]\npath = \"/**\"\n{more}");
     let found = warnings(&route("roles = [\"admin\"]\nmode = \"report\"\n"));
