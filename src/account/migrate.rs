@@ -11,6 +11,7 @@ use super::{AccountError, Accounts, ClientContext};
 use crate::clock::Timestamp;
 use crate::identity::UserId;
 use crate::secret::Secret;
+use crate::settings::LoginName;
 use crate::store::{Account, AccountKey};
 
 impl Accounts {
@@ -40,6 +41,8 @@ impl Accounts {
             // Reserved names are an operator's to give.
             LoginId::Username(name) if self.names.is_reserved(name) => return Ok(None),
             LoginId::Username(name) => (Some(name.clone()), None),
+            // An app may know one person by a name and an address: he would have two accounts here.
+            LoginId::Email(_) if self.settings.auth.login_name == LoginName::Either => return Ok(None),
             LoginId::Email(email) => (None, Some(email.clone())),
             LoginId::Nobody(_) => return Ok(None),
         };

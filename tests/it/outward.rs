@@ -222,6 +222,35 @@ fn a_name_of_somebody_who_is_gone_does_not_come_back() {
     no_account(&gateway);
 }
 
+/// An app whose login takes a name or an address says yes to both, and knows one person by them.
+#[test]
+fn one_person_moves_in_by_one_kind_of_name() {
+    let upstream = Upstream::echo();
+    let login = app(|login| {
+        let hers = login["username"] == "alice" || login["username"] == "alice@example.com";
+        if hers && login["password"] == PASSWORD { ("200 OK", "{}") } else { ("401 Unauthorized", "{}") }
+    });
+    // What people log in with, which of hers moves in, how often the app was asked for the two of them.
+    for (login_name, name, address, asked) in
+        [("either", 200, 401, 2), ("username", 200, 401, 2), ("email", 401, 200, 2)]
+    {
+        let before = login.count();
+        let config = migrating(base(&upstream), &login).set("auth", "login_name", &format!("{login_name:?}"));
+        let gateway = Gateway::start(&config);
+        for (typed, status) in [("alice@example.com", address), ("alice", name)] {
+            let answer = gateway.try_login(typed, PASSWORD);
+            assert_eq!(answer.status, status, "{login_name}: {typed}: {}", answer.text());
+            if status == 401 {
+                answer.is_problem(401, "invalid_credentials");
+            }
+        }
+        assert_eq!(login.count() - before, asked, "{login_name}: of the other nobody was asked");
+        let list = gateway.cli(&["user", "list", "--json"]).succeeds().json();
+        assert_eq!(list.as_array().map(Vec::len), Some(1), "{login_name}: {list}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
 /// However many logins hang, and from wherever: registering is another question, and nobody has all places.
 #[test]
 fn logins_that_hang_keep_nobody_from_registering() {

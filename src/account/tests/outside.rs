@@ -10,7 +10,7 @@ use crate::account::{
     AccountError, Admission, Admitted, Applicant, Asked, Migration, NoAnswer, Outside, ProfileChange, Vouch,
 };
 use crate::secret::Secret;
-use crate::settings::{LoginTemplate, MigrateSettings, Settings};
+use crate::settings::{LoginName, LoginTemplate, MigrateSettings, Settings};
 use crate::store::{AccountKey, Change, EventKind, Origin, Store as _, StoreError};
 use crate::token::testing::now;
 
@@ -131,7 +131,19 @@ async fn what_no_account_could_keep_is_not_asked_about() {
     assert_eq!(world.try_login("alice", &long).await.err(), Some(AccountError::Credentials));
     assert_eq!(app.asked(), 0);
     assert!(world.store_is_empty());
-    // An address is a name like any other; nobody has proved it.
+    // One person may have an address and a name there.
+    assert_eq!(world.try_login("A@b.de", PASSWORD).await.err(), Some(AccountError::Credentials));
+    assert_eq!(app.asked(), 0);
+    assert!(world.store_is_empty());
+    // Where addresses are the names, they are like any other; nobody has proved them.
+    let migration: Arc<dyn Migration> = Arc::clone(&app) as Arc<_>;
+    let outside = Outside { migration: Some(migration), ..Outside::default() };
+    let world = World::with_outside(outside, |settings| {
+        migrate(settings);
+        settings.auth.login_name = LoginName::Email;
+    });
+    assert_eq!(world.try_login("alice", PASSWORD).await.err(), Some(AccountError::Credentials));
+    assert_eq!(app.asked(), 0);
     let pair = world.try_login("A@b.de", PASSWORD).await.unwrap();
     let caller = world.caller(&pair);
     assert!(!caller.email.unwrap().verified);
