@@ -224,6 +224,13 @@ impl<'a> Section<'a> {
     }
 
     /// Shows a value that was made from something else, or is not one that has a [`Value`].
+    /// Warns of a key that somebody wrote and that does nothing, `why`: beside or without what.
+    pub(super) fn warn_of_idle<T>(&self, key: &str, read: &Read<T>, why: &str) {
+        if read.given() {
+            self.reader.warn(format!("{}: says nothing {why}", self.label(key)), &read.origin);
+        }
+    }
+
     pub(super) fn show(&self, key: &str, value: &impl Value, origin: &Origin) {
         self.show_text(key, value.show(), origin);
     }

@@ -64,9 +64,14 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
     let sessions_per_user = auth.get_if("sessions_per_user", 50_usize, between(1, MOST_SESSIONS)).value;
     let default_roles = auth.get("default_roles", default_list("user".parse::<Role>().ok())).value;
     let login_name = auth.get("login_name", LoginName::Either).value;
-    let usernames = auth.get("usernames", UsernameRules::Ascii).value;
+    let usernames = auth.get("usernames", UsernameRules::Ascii);
     let reserved = ["admin", "root", "anonymous", "system"].map(|name| Reserved(name.to_owned()));
-    let reserved = auth.get("reserved_usernames", default_list(reserved)).value;
+    let reserved = auth.get("reserved_usernames", default_list(reserved));
+    if login_name == LoginName::Email {
+        let why = "beside login_name = \"email\": there are no usernames";
+        auth.warn_of_idle("usernames", &usernames, why);
+        auth.warn_of_idle("reserved_usernames", &reserved, why);
+    }
     let ids = auth.get("ids", Ids::Uuid);
     let paths = read_paths(&auth);
     let admission = outbound::read_admission(&auth);
@@ -79,8 +84,8 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         sessions_per_user,
         default_roles: default_roles.iter().map(|spot| spot.value.clone()).collect(),
         login_name,
-        usernames,
-        reserved_usernames: reserved.into_iter().map(|spot| spot.value.0).collect(),
+        usernames: usernames.value,
+        reserved_usernames: reserved.value.into_iter().map(|spot| spot.value.0).collect(),
         ids: ids.value,
         paths: paths.iter().map(|(path, name, _)| (path.clone(), *name)).collect(),
         answer: read_answer(&auth),

@@ -117,6 +117,12 @@ pub(in super::super) fn read(root: &Section<'_>) -> CorsRead {
                        visitors; name the origins";
         cors.reader().error(message, &credentials.origin);
     }
+    if origins.value.is_empty() && !origins.broken {
+        let why = "without cors.origins";
+        cors.warn_of_idle("headers", &headers, why);
+        cors.warn_of_idle("credentials", &credentials, why);
+        cors.warn_of_idle("max_age", &max_age, why);
+    }
     cors.finish();
     let settings = CorsSettings {
         origins: if any {

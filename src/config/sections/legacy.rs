@@ -53,7 +53,10 @@ fn read_one(table: &Section<'_>) -> Option<LegacyRead> {
     let key = read_key(table, algorithm.as_ref());
     let user = table.get_if("user", "sub".to_owned(), |path| claim_path(path).map(drop)).value;
     let account = table.get("account", LegacyAccount::Either).value;
-    let ignore_case = table.get("ignore_case", false).value;
+    let ignore_case = table.get("ignore_case", false);
+    if account == LegacyAccount::Id && ignore_case.value {
+        table.warn_of_idle("ignore_case", &ignore_case, "beside account = \"id\": ids are taken as they are");
+    }
     let issuer = table.optional::<String>("issuer", |name| judge_name(name));
     let audience = table.optional::<String>("audience", |name| judge_name(name));
     let until = table.required::<Until>("until", |_| Ok(()));
@@ -63,7 +66,7 @@ fn read_one(table: &Section<'_>) -> Option<LegacyRead> {
         key,
         user: claim_path(&user).ok()?,
         account,
-        ignore_case,
+        ignore_case: ignore_case.value,
         issuer: issuer.map(|spot| spot.value),
         audience: audience.map(|spot| spot.value),
         until: until?.value.secs,

@@ -7,7 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Uri;
 
 use super::super::origin::Origin;
-use super::super::reader::Section;
+use super::super::reader::{Read, Section};
 use super::super::secrets;
 use super::super::tree::Node;
 use super::super::value::{Fault, Spot, Value, parse, quote};
@@ -110,8 +110,8 @@ fn collect_texts(json: &serde_json::Value, found: &mut Vec<String>) {
     }
 }
 
-fn timeout(section: &Section<'_>, key: &'static str, usual: Duration) -> Duration {
-    section.get_if(key, usual, lasts(Duration::from_millis(100), MINUTE)).value
+fn timeout(section: &Section<'_>, key: &'static str, usual: Duration) -> Read<Duration> {
+    section.get_if(key, usual, lasts(Duration::from_millis(100), MINUTE))
 }
 
 /// `[auth] admission_url` and `admission_timeout`.
@@ -122,10 +122,11 @@ pub(in super::super) fn read_admission(auth: &Section<'_>) -> Option<AdmissionSe
         let entry = auth.by_hand("admission_url");
         let origin = entry.map_or(Origin::Default, |entry| entry.value.origin.clone());
         auth.show("admission_url", &String::new(), &origin);
+        auth.warn_of_idle("admission_timeout", &timeout, "without auth.admission_url");
         return None;
     }
     let url = auth.optional::<Url>("admission_url", |_| Ok(()))?;
-    Some(AdmissionSettings { url: url.value.0, timeout })
+    Some(AdmissionSettings { url: url.value.0, timeout: timeout.value })
 }
 
 /// `[auth.migrate]`, and where it stands.
@@ -137,7 +138,7 @@ pub(in super::super) fn read_migrate(auth: &Section<'_>) -> Option<Spot<MigrateS
     let ok_status = read_ok_status(&migrate);
     let id = migrate.get_if("id", String::new(), |path| member_path(path).map(drop)).value;
     let until = migrate.required::<Until>("until", |_| Ok(()));
-    let timeout = timeout(&migrate, "timeout", 5 * SECOND);
+    let timeout = timeout(&migrate, "timeout", 5 * SECOND).value;
     let origin = migrate.origin().clone();
     migrate.finish();
     let settings = MigrateSettings {
@@ -178,7 +179,7 @@ pub(in super::super) fn read_events(root: &Section<'_>) -> Option<EventSettings>
     let events = root.optional_table("events", "events")?;
     let url = events.required::<Url>("url", |_| Ok(()));
     let secret = read_secret(&events);
-    let timeout = timeout(&events, "timeout", 10 * SECOND);
+    let timeout = timeout(&events, "timeout", 10 * SECOND).value;
     let keep = events.get_if("keep", 3 * DAY, lasts(HOUR, 30 * DAY)).value;
     events.finish();
     Some(EventSettings { url: url?.value.0, secret: secret?, timeout, keep })

@@ -214,6 +214,64 @@ fn a_host_route_that_hides_many_stricter_ones_is_one_warning() {
     assert!(found[0].contains("\"/r0\" that it hides there (and less than 199 more)"), "{}", found[0]);
 }
 
+/// Somebody wrote them because something is to happen, and nothing does.
+#[test]
+fn keys_that_say_nothing_without_another() {
+    let legacy = |more: &str| {
+        format!(
+            "[[legacy_token]]\nalgorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\nuntil = \"9999-01-01\"\n{more}"
+        )
+    };
+    let email = "[auth]\nlogin_name = \"email\"\n";
+    for (text, expected) in [
+        (
+            "[cors]\nheaders = [\"authorization\"]\ncredentials = true\nmax_age = \"1h\"\n".to_owned(),
+            vec![
+                "cors.headers: says nothing without cors.origins",
+                "cors.credentials: says nothing without cors.origins",
+                "cors.max_age: says nothing without cors.origins",
+            ],
+        ),
+        (
+            "[auth]\nadmission_timeout = \"1s\"\n".to_owned(),
+            vec!["auth.admission_timeout: says nothing without auth.admission_url"],
+        ),
+        (
+            "[auth]\nadmission_url = \"\"\nadmission_timeout = \"1s\"\n".to_owned(),
+            vec!["auth.admission_timeout: says nothing without auth.admission_url"],
+        ),
+        (
+            legacy("account = \"id\"\nignore_case = true\n"),
+            vec![
+                "legacy_token[0].ignore_case: says nothing beside account = \"id\": ids are taken as they are",
+            ],
+        ),
+        (
+            format!("{email}usernames = \"unicode\"\nreserved_usernames = [\"boss\"]\n"),
+            vec![
+                "auth.usernames: says nothing beside login_name = \"email\": there are no usernames",
+                "auth.reserved_usernames: says nothing beside login_name = \"email\": there are no usernames",
+            ],
+        ),
+    ] {
+        let read = read_text(&format!("{text}{REST}")).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut found: Vec<_> = read.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        found.retain(|message| message.contains("says nothing"));
+        assert_eq!(found, expected, "{text}");
+    }
+    for fine in [
+        "[auth]\nadmission_url = \"http://a/may\"\nadmission_timeout = \"1s\"\n".to_owned(),
+        legacy("account = \"id\"\nignore_case = false\n"),
+        legacy("account = \"either\"\nignore_case = true\n"),
+        email.to_owned(),
+        "[auth]\nusernames = \"unicode\"\nreserved_usernames = [\"boss\"]\n".to_owned(),
+        "[cors]\norigins = []\n".to_owned(),
+    ] {
+        let found = warnings(&format!("{fine}{REST}"));
+        assert!(!found.iter().any(|warning| warning.contains("says nothing")), "{fine}: {found:?}");
+    }
+}
+
 #[test]
 fn each_by_itself() {
     for (text, expected) in [
