@@ -209,9 +209,15 @@ behaviours! {
         assert_eq!(store.commit(twice).wait().unwrap().numbered, [user("10"), user("11")]);
         assert_eq!(by_name(&store, "f"), Some(user("11")));
         assert_eq!(by_id(&store, &imported.id), Some(imported));
-        // Far beyond what an app's column holds: not followed.
-        insert(&store, Account { id: user("18446744073709551615"), ..account("g") });
+        // The last ones that JavaScript and many a column hold, and what is beyond: not followed.
+        for (id, called) in [("18446744073709551615", "g"), ("9007199254740991", "g1"), ("4503599627370496", "g2")] {
+            insert(&store, Account { id: user(id), ..account(called) });
+        }
         assert_eq!(numbered(&store, "h"), ["12"]);
+        // From the last that is, there is a long way to them.
+        insert(&store, Account { id: user("4503599627370495"), ..account("i") });
+        assert_eq!(numbered(&store, "j"), ["4503599627370497"], "and one is taken");
+        assert_eq!(numbered(&store, "k"), ["4503599627370498"]);
     }
 
     fn a_name_is_taken_once(store, _backend) {

@@ -14,8 +14,9 @@ use super::{Key, Kind, Transaction};
 use crate::identity::{Email, UserId};
 use crate::store::{Account, AccountKey, StoreError};
 
-/// An id that is no smaller number is text like any other: JavaScript and many a column end here.
-const LAST_NUMBER: u64 = 1 << 53;
+/// An id that is no smaller number is text like any other. JavaScript and many a column end at twice that: who
+/// counts on from any smaller one will not get there.
+const FOLLOWED: u64 = 1 << 52;
 
 fn row(id: &UserId) -> Key {
     Kind::Account.key(&[id.as_str().as_bytes()])
@@ -101,16 +102,17 @@ pub(super) fn insert_numbered(
         if free {
             account.id = id;
             insert(rows, account.clone())?;
+            rows.put(&next_number(), (number + 1).to_string().into_bytes())?;
             return Ok(account);
         }
         number += 1;
     }
 }
 
-/// Sees to it that the next number is above this id, if that is one.
+/// Sees to it that the next number is above this id, if that is one to be followed.
 fn pass_number(rows: &mut Transaction<'_>, id: &UserId) -> Result<(), StoreError> {
     let number = id.as_str().parse::<u64>().ok().filter(|number| number.to_string() == id.as_str());
-    let Some(number) = number.filter(|number| *number < LAST_NUMBER) else { return Ok(()) };
+    let Some(number) = number.filter(|number| *number < FOLLOWED) else { return Ok(()) };
     let next = rows.number(&next_number())?.unwrap_or(1);
     if next > number {
         return Ok(());
