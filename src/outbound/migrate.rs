@@ -75,7 +75,8 @@ impl AskApp {
         from: IpAddr,
         wants: Wants,
     ) -> Result<Option<Bytes>, NoAnswer> {
-        let (content_type, body) = template::fill(&self.settings.body, name, password.expose());
+        let filled = template::fill(&self.settings.body, name, password.expose());
+        let (content_type, body) = filled.map_err(|error| refuse(&error.to_string()))?;
         let call = Call {
             url: self.settings.url.clone(),
             content_type,

@@ -1,5 +1,7 @@
 //! A login's body with a name and a password in it.
 
+use std::io::{self, Write};
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -11,42 +13,67 @@ use crate::settings::LoginTemplate;
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
 /// The media type and the body.
+///
+/// # Errors
+/// None that memory could give.
 pub(super) fn fill(
     template: &LoginTemplate,
     username: &str,
     password: &str,
-) -> (&'static str, Zeroizing<Vec<u8>>) {
+) -> io::Result<(&'static str, Zeroizing<Vec<u8>>)> {
+    // Measured first: what grows leaves what it was behind, with the password in it.
+    let mut length = Length(0);
+    let media_type = write(template, username, password, &mut length)?;
+    let mut filled = Zeroizing::new(Vec::with_capacity(length.0));
+    write(template, username, password, &mut *filled)?;
+    Ok((media_type, filled))
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(
+    template: &LoginTemplate,
+    username: &str,
+    password: &str,
+    out: &mut impl Write,
+) -> io::Result<&'static str> {
     let put = |text: &str| put(text, username, password);
     match template {
         LoginTemplate::Json(json) => {
-            let mut filled = String::new();
-            write(json, &put, &mut filled);
-            ("application/json", Zeroizing::new(filled.into_bytes()))
+            write_json(json, &put, out)?;
+            Ok("application/json")
         }
         LoginTemplate::Form(pairs) => {
-            let mut filled = Zeroizing::new(Vec::new());
-            for (name, value) in pairs {
-                if !filled.is_empty() {
-                    filled.push(b'&');
-                }
-                let value = put(value);
-                let pair = [utf8_percent_encode(name, FORM), utf8_percent_encode(&value, FORM)];
-                let [name, value] = pair.map(|part| Zeroizing::new(part.to_string()));
-                filled.extend_from_slice(name.as_bytes());
-                filled.push(b'=');
-                filled.extend_from_slice(value.as_bytes());
+            for (index, (name, value)) in pairs.iter().enumerate() {
+                let and = if index > 0 { "&" } else { "" };
+                let (name, value) = (utf8_percent_encode(name, FORM), put(value));
+                write!(out, "{and}{name}={}", utf8_percent_encode(&value, FORM))?;
             }
-            ("application/x-www-form-urlencoded", filled)
+            Ok("application/x-www-form-urlencoded")
         }
     }
 }
 
 /// Left to right, so that what was put in is not looked at again: a password may read `{username}`.
 fn put(text: &str, username: &str, password: &str) -> Zeroizing<String> {
-    let mut filled = Zeroizing::new(String::with_capacity(text.len() + username.len() + password.len()));
+    let places = [("{username}", username), ("{password}", password)];
+    let more: usize = places.iter().map(|(place, value)| text.matches(place).count() * value.len()).sum();
+    let mut filled = Zeroizing::new(String::with_capacity(text.len() + more));
     let mut rest = text;
     loop {
-        let next = [("{username}", username), ("{password}", password)]
+        let next = places
             .into_iter()
             .filter_map(|(place, value)| rest.find(place).map(|at| (at, place.len(), value)))
             .min();
@@ -60,34 +87,34 @@ fn put(text: &str, username: &str, password: &str) -> Zeroizing<String> {
 }
 
 /// JSON by hand, so that no copy of a password is left in a tree.
-fn write(json: &Value, put: &impl Fn(&str) -> Zeroizing<String>, out: &mut String) {
-    let text = |text: &str| Zeroizing::new(serde_json::to_string(text).unwrap_or_default());
+fn write_json(
+    json: &Value,
+    put: &impl Fn(&str) -> Zeroizing<String>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match json {
-        Value::String(value) => out.push_str(&text(&put(value))),
+        Value::String(value) => serde_json::to_writer(out, put(value).as_str())?,
         Value::Array(items) => {
-            out.push('[');
+            out.write_all(b"[")?;
             for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                write(item, put, out);
+                out.write_all(if index > 0 { b"," } else { b"" })?;
+                write_json(item, put, out)?;
             }
-            out.push(']');
+            out.write_all(b"]")?;
         }
         Value::Object(members) => {
-            out.push('{');
+            out.write_all(b"{")?;
             for (index, (name, value)) in members.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&text(name));
-                out.push(':');
-                write(value, put, out);
+                out.write_all(if index > 0 { b"," } else { b"" })?;
+                serde_json::to_writer(&mut *out, name)?;
+                out.write_all(b":")?;
+                write_json(value, put, out)?;
             }
-            out.push('}');
+            out.write_all(b"}")?;
         }
-        plain => out.push_str(&plain.to_string()),
+        plain => serde_json::to_writer(out, plain)?,
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,7 +122,7 @@ mod tests {
     use super::*;
 
     fn filled(template: &LoginTemplate, username: &str, password: &str) -> String {
-        String::from_utf8(fill(template, username, password).1.to_vec()).unwrap()
+        String::from_utf8(fill(template, username, password).unwrap().1.to_vec()).unwrap()
     }
 
     #[test]
@@ -118,5 +145,20 @@ mod tests {
         assert_eq!(text, "user%20name=a%40b.c&pw=x%26admin%3D1%20%C3%BC%2B%25&go=1");
         let read: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
         assert_eq!(read[1].1, "x&admin=1 ü+%");
+    }
+
+    /// A buffer that grows is copied, and what it was is freed with a password in it.
+    #[test]
+    fn nothing_grows_once_a_password_is_in_it() {
+        let password = "\u{1}\"ü% ".repeat(50);
+        let text = "{password}-{username}-{password}{password}";
+        assert_eq!(put(text, "al", &password).capacity(), text.len() + 3 * password.len() + 2);
+        let json = serde_json::json!({"a": [text, 1, {"b": text}], "c": "{username}"});
+        let form = vec![("a".to_owned(), text.to_owned()), ("b".to_owned(), text.to_owned())];
+        for template in [LoginTemplate::Json(json), LoginTemplate::Form(form)] {
+            let filled = fill(&template, "al", &password).unwrap().1;
+            assert!(filled.len() > 6 * password.len());
+            assert_eq!(filled.capacity(), filled.len(), "{template:?}");
+        }
     }
 }
