@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::account::{Admission, Migration, Outside};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::outbound::{AdmissionByApp, Calls, Events, EventsParts, MigrationByApp};
 use crate::settings::Settings;
@@ -28,9 +28,6 @@ impl Outgoing {
     pub(super) fn outside(&self, settings: &Settings) -> Outside {
         let metrics = &self.metrics;
         let migration = settings.auth.migrate.clone().map(|migrate| -> Arc<dyn Migration> {
-            if self.clock.now() >= Timestamp::from_secs(migrate.until) {
-                tracing::warn!("auth.migrate.until is over: nobody is asked any more, and the table can go");
-            }
             Arc::new(MigrationByApp::new(migrate, Arc::clone(&self.logins), Arc::clone(metrics)))
         });
         let secret = settings.events.as_ref().map(|events| events.secret.clone());

@@ -43,6 +43,7 @@ impl App {
         if let Some(hosted) = &self.hosted {
             hosted.put(&mut loaded.settings).map_err(StartError::NoUpstream)?;
         }
+        let ended = loaded.ended(old.clock.now().secs());
         let (settings, kept) = keep_fixed(&old.settings, loaded.settings);
         let settings = Arc::new(settings);
         let rules = rules_of(&settings)?;
@@ -66,7 +67,7 @@ impl App {
         {
             tracing::error!(%error, "the certificates before stay");
         }
-        for warning in &loaded.warnings {
+        for warning in loaded.warnings.iter().chain(&ended) {
             tracing::warn!("{}", warning.message);
         }
         for key in kept {

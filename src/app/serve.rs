@@ -9,6 +9,7 @@ use super::hosted::{Hosted, HostedCommand, Started};
 use super::signals::Signals;
 use super::start::{Origin, StartError};
 use super::{App, Ended, systemd};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::ops::log;
@@ -64,7 +65,7 @@ fn run(serve: Serve) -> Result<Exit, StartError> {
     let mut signals = Signals::catch().map_err(StartError::System)?;
     let metrics = Arc::new(Metrics::default());
     let log = log::init(&loaded.settings.log, Arc::clone(&metrics))?;
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&loaded.ended(SystemClock.now().secs())) {
         tracing::warn!("{}", warning.message);
     }
     let hosted =

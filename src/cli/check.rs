@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::judge::{Judge, Judgement, Outcome, Question, Who, principal};
 use super::output::{self, printable, size};
 use super::{CliError, Format, Shell, Verdict, files, memory};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Loaded, Problem, Severity};
 use crate::settings::{Expectation, PasswordSettings, Settings, TestCaller, TestSettings};
 
@@ -62,8 +62,9 @@ impl Check {
             Err(error) => return Err(error),
         };
         let tests = run_tests(&loaded.settings)?;
-        let mut found = files::judge(&loaded, SystemClock.now());
-        found.extend(over(&loaded, SystemClock.now()));
+        let now = SystemClock.now();
+        let mut found = files::judge(&loaded, now);
+        found.extend(loaded.ended(now.secs()));
         let usable = found.iter().all(|problem| problem.severity != Severity::Error);
         let ok = usable && tests.iter().all(|test| test.passed);
         let passwords = Some(Budget::new(&loaded.settings.auth.password));
@@ -76,14 +77,6 @@ impl Check {
         }
         Ok(if ok { Verdict::Good } else { Verdict::Bad })
     }
-}
-
-/// What has an end in the file that has come.
-fn over(loaded: &Loaded, now: Timestamp) -> Option<Problem> {
-    let migrate = loaded.settings.auth.migrate.as_ref()?;
-    let shown = loaded.shown.iter().find(|shown| shown.key == "auth.migrate.until")?;
-    let message = "auth.migrate.until: is over: nobody is asked any more, and the table can go";
-    (now >= Timestamp::from_secs(migrate.until)).then(|| Problem::warning(message, shown.place.clone()))
 }
 
 pub(super) fn run_tests(settings: &Settings) -> Result<Vec<TestRow>, CliError> {

@@ -12,7 +12,6 @@ use crate::tls;
 /// Everything that is wrong in them, at the place of the key that names the file.
 pub(super) fn judge(loaded: &Loaded, now: Timestamp) -> Vec<Problem> {
     let mut problems = listeners(loaded, now);
-    problems.extend(legacy_ends(loaded, now));
     problems.extend(loaded.settings.upstreams.iter().filter_map(|upstream| {
         let error = ClientTls::of(upstream).err()?;
         let prefix = format!("upstream.{}.", upstream.name);
@@ -42,20 +41,6 @@ fn listeners(loaded: &Loaded, now: Timestamp) -> Vec<Problem> {
         }
     }
     problems
-}
-
-/// Tables of tokens of which none is accepted any more.
-fn legacy_ends(loaded: &Loaded, now: Timestamp) -> impl Iterator<Item = Problem> {
-    let legacy = loaded.settings.tokens.legacy.iter().enumerate();
-    legacy.filter(move |(_, legacy)| now >= Timestamp::from_secs(legacy.until)).map(|(index, _)| {
-        let key = format!("legacy_token[{index}].until");
-        let shown = loaded.shown.iter().find(|shown| shown.key == key);
-        let place = shown.map_or(Place::Nowhere, |shown| shown.place.clone());
-        Problem::warning(
-            format!("{key}: it has passed: none of these tokens is accepted, and the table can go"),
-            place,
-        )
-    })
 }
 
 /// The key below `prefix` that names this file, and where it stands.

@@ -80,6 +80,29 @@ pub struct Loaded {
     pub fingerprint: u64,
 }
 
+impl Loaded {
+    /// A warning for each table whose last day has come, at `now` in seconds since 1970: it does nothing any more.
+    #[must_use]
+    pub fn ended(&self, now: u64) -> Vec<Problem> {
+        let migrate = self
+            .settings
+            .auth
+            .migrate
+            .as_ref()
+            .map(|migrate| ("auth.migrate.until".to_owned(), migrate.until, "nobody is asked any more"));
+        let legacy = self.settings.tokens.legacy.iter().enumerate().map(|(index, legacy)| {
+            (format!("legacy_token[{index}].until"), legacy.until, "none of these tokens is accepted")
+        });
+        let ended = migrate.into_iter().chain(legacy).filter(|(_, until, _)| now >= *until);
+        let warning = |(key, _, so): (String, u64, &str)| {
+            let shown = self.shown.iter().find(|shown| shown.key == key);
+            let place = shown.map_or(Place::Nowhere, |shown| shown.place.clone());
+            Problem::warning(format!("{key}: it has passed: {so}, and the table can go"), place)
+        };
+        ended.map(warning).collect()
+    }
+}
+
 /// One key's effective value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownValue {

@@ -318,6 +318,8 @@ fn the_end_of_the_table_ends_its_tokens() {
     refuses(&world, &mint(&json!({"sub": "alice"})), "expired_token", "without an end of its own");
     let checked = world.cli(&["check"]);
     assert!(checked.stdout.contains("legacy_token[0].until: it has passed"), "{}", checked.stdout);
+    let said = world.log_lines();
+    assert!(said.wait(|line| line.contains("legacy_token[0].until: it has passed")), "{}", said.text());
 }
 
 /// Each of these ends our own tokens, and theirs too, on connections that have used them and on others, and

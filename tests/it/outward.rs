@@ -261,7 +261,7 @@ fn logins_that_hang_keep_nobody_from_registering() {
         .set("auth.migrate", "timeout", "\"60s\"")
         .set("server", "trusted_proxies", "[\"127.0.0.1\"]");
     let gateway = Gateway::start(&config);
-    let log_in = |name: &str, from: &str| {
+    let ask_in = |name: &str, from: &str| {
         let mut client = gateway.connect();
         let body = json!({"username": name, "password": PASSWORD});
         client.send(post("/auth/login").header("X-Forwarded-For", from).json(body).bytes());
@@ -271,19 +271,19 @@ fn logins_that_hang_keep_nobody_from_registering() {
         eventually("the logins are under way", || (login.count() == count).then_some(()));
     };
     // One address has eight of the places.
-    let mut hanging: Vec<_> = (0..8).map(|n| log_in(&format!("a{n}"), "192.0.2.1")).collect();
+    let mut hanging: Vec<_> = (0..8).map(|n| ask_in(&format!("a{n}"), "192.0.2.1")).collect();
     under_way(8);
-    log_in("a8", "192.0.2.1").response().is_problem(503, "migration_unavailable");
+    ask_in("a8", "192.0.2.1").response().is_problem(503, "migration_unavailable");
     // All of them have sixty-four.
-    hanging.extend((0..56).map(|n| log_in(&format!("b{n}"), &format!("198.51.100.{n}"))));
+    hanging.extend((0..56).map(|n| ask_in(&format!("b{n}"), &format!("198.51.100.{n}"))));
     under_way(64);
-    log_in("c", "203.0.113.1").response().is_problem(503, "migration_unavailable");
+    ask_in("c", "203.0.113.1").response().is_problem(503, "migration_unavailable");
     let body = json!({"username": "new", "password": PASSWORD});
     gateway.ask(post("/auth/register").json(body)).expect(201);
     // Who goes away gives the place back, and nobody is locked out afterwards.
     drop(hanging.remove(0));
     login.wait_until_open(63);
-    let again = log_in("a8", "192.0.2.1");
+    let again = ask_in("a8", "192.0.2.1");
     under_way(65);
     assert_eq!(upstream.count(), 0);
     drop((again, hanging));
@@ -445,9 +445,9 @@ fn after_the_end_date_nobody_is_asked() {
     let gateway = Gateway::start(&config);
     gateway.try_login("alice", PASSWORD).is_problem(401, "invalid_credentials");
     assert_eq!(login.opened(), 0);
-    assert!(gateway.log_lines().wait(|line| line.contains("auth.migrate.until is over")));
+    assert!(gateway.log_lines().wait(|line| line.contains("auth.migrate.until: it has passed")));
     let checked = gateway.cli(&["check"]).succeeds();
-    assert!(checked.said().contains("auth.migrate.until: is over"), "{checked:?}");
+    assert!(checked.said().contains("auth.migrate.until: it has passed"), "{checked:?}");
 }
 
 // --- [auth] admission_url -----------------------------------------------------------------------

@@ -248,8 +248,7 @@ mod tests {
             format!("pbkdf2:sha256:4000000$salt${}", hex(64)),
             format!("pbkdf2:sha512:4000000$salt${}", hex(128)),
         ];
-        let price =
-            |text: &String| Foreign::parse(text, &HASHING).expect("a hash").price().expect("a price");
+        let price = |text: &String| Foreign::parse(text, &HASHING).expect("a hash").price().expect("a price");
         let prices = dearest.each_ref().map(price);
         let kinds: std::collections::BTreeSet<_> = prices.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds.len(), dearest.len());
