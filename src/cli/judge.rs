@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::str::FromStr as _;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use serde::Serialize;
 
 use super::CliError;
@@ -20,6 +20,7 @@ use crate::message::client::Scheme;
 use crate::message::forwarded::OwnElement;
 use crate::message::identity::IdentityRules;
 use crate::message::inbound::{HeadRemark, Inbound};
+use crate::message::wording::{self, CredentialFault};
 use crate::proxy::{DirectLines, Inward, Peer, Preview, UpstreamRoute};
 use crate::route::{CanonicalPath, RouteIndex, WhyNot};
 use crate::settings::{ErrorBodies, PreflightMode, RouteMode, Settings};
@@ -435,12 +436,14 @@ impl<'w> Witness for Notes<'w> {
     }
 }
 
-/// What a token of this state is answered with, as [`wording`](crate::message::wording) has it.
-fn bad_token_status(bodies: ErrorBodies, code: &str) -> u16 {
-    match bodies {
-        ErrorBodies::FlaskJwtExtended if code == "invalid_token" => 422,
-        ErrorBodies::Problem | ErrorBodies::FlaskJwtExtended | ErrorBodies::FlaskJwt => 401,
-    }
+/// What a token of this state is answered with.
+fn bad_token_status(bodies: ErrorBodies, state: &str) -> u16 {
+    let fault = match state {
+        "expired_token" => CredentialFault::Expired,
+        "revoked_token" => CredentialFault::Revoked,
+        _ => CredentialFault::Other,
+    };
+    wording::status(bodies, fault).unwrap_or(StatusCode::UNAUTHORIZED).as_u16()
 }
 
 /// A target that the HTTP parser would refuse before there is a request; a fragment is told as such.
