@@ -3,7 +3,8 @@
 //!
 //! A fixed number of threads, each with one block of memory that it reuses, and a bounded queue in
 //! front: the memory is `concurrent × memory` whatever clients do, and who does not fit is told to
-//! come back. What a thread does, and that every check that fails costs the same, is in `engine`.
+//! come back. While there are hashes of other software, each thread may take what the dearest of them
+//! needs as well (`foreign` says up to what). What a thread does, and that every check that fails costs the same, is in `engine`.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

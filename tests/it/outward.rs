@@ -731,6 +731,33 @@ fn a_failed_event_is_told_again_under_its_id_and_stops_no_other_account() {
     assert_eq!(gateway.metric("gatepost_events_total{result=\"failed\"}"), Some(2.0));
 }
 
+/// Both calls, member by member.
+#[test]
+fn the_calls_to_the_app_are_as_the_readme_shows_them() {
+    let readme = include_str!("../../README.md");
+    let shown = |what: &str| -> Value {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{what}` |"))).unwrap();
+        serde_json::from_str(row.split('`').nth(3).unwrap()).unwrap()
+    };
+    let (upstream, told) = (Upstream::echo(), app(|_| ("200 OK", r#"{"admit": true}"#)));
+    let gateway = start_telling(&asking(base(&upstream), &told), &told);
+    let body = json!({"username": "carl", "name": "Carl", "password": PASSWORD});
+    gateway.ask(post("/auth/register").json(body)).expect(201);
+    all_told(&gateway, &told, 2);
+    let calls = [0, 1].map(|index| told.wait_until_complete(index));
+    assert!(calls.iter().all(is_signed), "{calls:?}");
+    assert_eq!(body_of(&calls[0]), shown("admission_url"));
+    assert_eq!(calls[0].header("x-forwarded-for"), Some("127.0.0.1"));
+    let (mut sent, mut expected) = (body_of(&calls[1]), shown("[events] url"));
+    let form = |time: &Value| time.as_str().unwrap().replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(form(&sent["timestamp"]), form(&expected["timestamp"]));
+    for event in [&mut sent, &mut expected] {
+        assert!(event["data"]["id"].take().is_string());
+        event["timestamp"].take();
+    }
+    assert_eq!(sent, expected);
+}
+
 #[test]
 fn who_changes_all_the_time_holds_up_nobody() {
     let upstream = Upstream::echo();
