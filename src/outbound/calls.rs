@@ -17,7 +17,7 @@ use crate::account::Source;
 /// Calls under way; the next one is told to come back.
 const AT_ONCE: usize = 64;
 /// Those of them that are for clients of one address.
-const PER_SOURCE: usize = 8;
+const PER_SOURCE: usize = 16;
 /// Threads for looking up names, which blocks.
 const LOOKUPS: usize = 4;
 

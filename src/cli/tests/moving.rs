@@ -107,6 +107,7 @@ fn what_no_export_says_of_an_account_is_refused() {
             "\"origin\": \"registered\", \"id\": \"1\"",
             "origin: who registered or was added at another gateway",
         ),
+        ("\"origin\": \"operator\", \"id\": \"1\"", "origin: who registered or was added at another gateway"),
         ("\"created_at\": 1700000000000", "created_at: not a time"),
         ("\"created_at\": \"2024.01.31\"", "created_at: not a time"),
     ] {
