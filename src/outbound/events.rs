@@ -71,7 +71,7 @@ impl Events {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
         let run = move || {
-            runtime.block_on(Teller::new(parts).run(stopped));
+            runtime.block_on(Dispatcher::new(parts).run(stopped));
             // A name's lookup that hangs must not keep the process.
             runtime.shutdown_background();
         };
@@ -100,36 +100,36 @@ struct Payload<'a> {
 }
 
 /// How telling one event ended.
-struct Told {
+struct Delivered {
     user: UserId,
     /// Whether it needs not be told any more.
     done: bool,
 }
 
 /// What telling needs, shared by the calls under way.
-struct Means {
+struct Delivery {
     caller: Caller,
     parts: EventsParts,
 }
 
-struct Teller {
-    means: Arc<Means>,
+struct Dispatcher {
+    delivery: Arc<Delivery>,
     line: Line,
     /// The number from which the outbox was not read yet.
     next: u64,
     /// Whether there may be more to read, and from when on.
     look: Option<Instant>,
-    calls: JoinSet<Told>,
+    calls: JoinSet<Delivered>,
 }
 
-impl Teller {
+impl Dispatcher {
     fn new(parts: EventsParts) -> Self {
-        let means = Arc::new(Means { caller: Caller::new(), parts });
-        Self { means, line: Line::default(), next: 0, look: Some(Instant::now()), calls: JoinSet::new() }
+        let delivery = Arc::new(Delivery { caller: Caller::new(), parts });
+        Self { delivery, line: Line::default(), next: 0, look: Some(Instant::now()), calls: JoinSet::new() }
     }
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let woken = self.means.parts.store.more_in_outbox();
+        let woken = self.delivery.parts.store.more_in_outbox();
         loop {
             let step = async {
                 if self.look.is_some_and(|at| at <= Instant::now()) {
@@ -141,8 +141,8 @@ impl Teller {
                     () = woken.notified() => self.look = Some(Instant::now()),
                     Some(ended) = self.calls.join_next() => {
                         // A panic in it has been printed; its account waits for the next start.
-                        if let Ok(told) = ended {
-                            self.settle(&told);
+                        if let Ok(delivered) = ended {
+                            self.settle(&delivered);
                         }
                     }
                     () = sleep_until(wake) => {}
@@ -163,7 +163,7 @@ impl Teller {
     }
 
     async fn read_on(&mut self) -> Result<(), StoreError> {
-        let EventsParts { store, metrics, .. } = &self.means.parts;
+        let EventsParts { store, metrics, .. } = &self.delivery.parts;
         let room = self.line.room();
         let outbox = store.outbox(self.next, room).await?;
         metrics.events_pending.set(i64::try_from(outbox.pending).unwrap_or(i64::MAX));
@@ -188,16 +188,16 @@ impl Teller {
     fn begin(&mut self) {
         while self.calls.len() < AT_ONCE {
             let Some(Turn { event, failures }) = self.line.take_turn(Instant::now()) else { return };
-            let means = Arc::clone(&self.means);
+            let delivery = Arc::clone(&self.delivery);
             self.calls.spawn(async move {
-                let done = means.tell(&event, failures).await.is_ok();
-                Told { user: event.user.id, done }
+                let done = delivery.deliver(&event, failures).await.is_ok();
+                Delivered { user: event.user.id, done }
             });
         }
     }
 
-    fn settle(&mut self, told: &Told) {
-        self.line.settle(&told.user, told.done, Instant::now());
+    fn settle(&mut self, delivered: &Delivered) {
+        self.line.settle(&delivered.user, delivered.done, Instant::now());
         // There may be room now. And what waits is counted anew: what was told may have been replaced meanwhile,
         // by one that waits.
         self.look = Some(Instant::now());
@@ -210,9 +210,9 @@ impl Teller {
     }
 }
 
-impl Means {
+impl Delivery {
     /// Tells one event, and takes it out of the outbox.
-    async fn tell(&self, event: &Event, failures: u32) -> Result<(), String> {
+    async fn deliver(&self, event: &Event, failures: u32) -> Result<(), String> {
         let EventsParts { settings, store, metrics, clock, .. } = &self.parts;
         let result = match self.post(event).await {
             Ok(()) => EventResult::Sent,
@@ -411,22 +411,22 @@ mod tests {
     fn a_full_line_is_read_on_when_an_account_is_refused() {
         let parts = parts("http://127.0.0.1:1/", START, MemoryStore::new());
         insert(&*parts.store, "bob");
-        let mut teller = Teller::new(parts);
-        let room = teller.line.room() as u64;
+        let mut dispatcher = Dispatcher::new(parts);
+        let room = dispatcher.line.room() as u64;
         let event = |number: u64| {
             let user = EventUser::of(&account(&format!("user{number}")));
             Event { number, id: number.to_string(), kind: EventKind::Created, at: START, user }
         };
-        teller.line.load((100..100 + room).map(event).collect());
+        dispatcher.line.load((100..100 + room).map(event).collect());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            teller.read().await;
-            assert_eq!((teller.line.room(), teller.look), (0, None));
-            let turn = teller.line.take_turn(Instant::now()).unwrap();
-            teller.settle(&Told { user: turn.event.user.id, done: false });
-            assert!(teller.look.is_some());
-            teller.read().await;
-            assert_eq!((teller.line.room(), teller.next), (0, 1), "there was room for bob");
+            dispatcher.read().await;
+            assert_eq!((dispatcher.line.room(), dispatcher.look), (0, None));
+            let turn = dispatcher.line.take_turn(Instant::now()).unwrap();
+            dispatcher.settle(&Delivered { user: turn.event.user.id, done: false });
+            assert!(dispatcher.look.is_some());
+            dispatcher.read().await;
+            assert_eq!((dispatcher.line.room(), dispatcher.next), (0, 1), "there was room for bob");
         });
     }
 }
