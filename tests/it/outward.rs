@@ -836,7 +836,12 @@ fn telling_is_turned_on_and_off_while_it_runs() {
     all_told(&gateway, &told, 1);
     reload(&|| gateway.configure(&base(&upstream).text()));
     gateway.register("after").expect(201);
-    assert_eq!(kinds(&told.seen()), [("user.created".to_owned(), "during".to_owned())]);
+    // What was done while nobody was told is not told later.
+    reload(&|| telling(&gateway, base(&upstream), &told));
+    gateway.register("again").expect(201);
+    all_told(&gateway, &told, 2);
+    let created = |name: &str| ("user.created".to_owned(), name.to_owned());
+    assert_eq!(kinds(&told.seen()), [created("during"), created("again")]);
 }
 
 #[test]
