@@ -1,12 +1,13 @@
 //! Loading the configuration again while the gateway serves, and what of it cannot change then.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::App;
 use super::start::{Common, StartError, load_upstream_tls, loaded_well, rules_of};
 use crate::config::{self, Loaded};
 use crate::proxy::{Fleet, Watch};
-use crate::settings::{Settings, SigningAlgorithm};
+use crate::settings::{Endpoint, Settings, SigningAlgorithm};
 use crate::store::Store;
 use crate::tls::Tls;
 
@@ -114,8 +115,8 @@ fn keep_fixed(old: &Settings, mut new: Settings) -> (Settings, Vec<&'static str>
             kept.push(key);
         }
     };
-    keep("server.listen", new.server.listen == old.server.listen);
-    keep("server.redirect_http", new.server.redirect_http == old.server.redirect_http);
+    keep("server.listen", are_same(&new.server.listen, &old.server.listen));
+    keep("server.redirect_http", are_same(&new.server.redirect_http, &old.server.redirect_http));
     keep("server.workers", new.server.workers == old.server.workers);
     keep("server.h2c", new.server.h2c == old.server.h2c);
     keep("server.proxy_protocol", new.server.proxy_protocol == old.server.proxy_protocol);
@@ -123,9 +124,9 @@ fn keep_fixed(old: &Settings, mut new: Settings) -> (Settings, Vec<&'static str>
     keep("server.tls", new.server.tls.is_some() == old.server.tls.is_some());
     keep("server.tls.acme", acme(&new).unwrap_or_default() == acme(old).unwrap_or_default());
     keep("admin.listen", new.admin.listen == old.admin.listen);
-    keep("admin.socket", new.admin.socket == old.admin.socket);
+    keep("admin.socket", is_same_place(&new.admin.socket, &old.admin.socket));
     keep("log.format", new.log.format == old.log.format);
-    keep("store.path", new.store.path == old.store.path);
+    keep("store.path", is_same_place(&new.store.path, &old.store.path));
     keep("store.min_free", new.store.min_free == old.store.min_free);
     keep("auth.prefix", new.auth.prefix.as_str() == old.auth.prefix.as_str());
     let (same_algorithm, same_secret) = compare(&old.tokens.algorithm, &new.tokens.algorithm);
@@ -155,6 +156,21 @@ fn keep_fixed(old: &Settings, mut new: Settings) -> (Settings, Vec<&'static str>
     (new, kept)
 }
 
+fn are_same(some: &[Endpoint], others: &[Endpoint]) -> bool {
+    let is_same = |pair: (&Endpoint, &Endpoint)| match pair {
+        (Endpoint::Unix(one), Endpoint::Unix(other)) => is_same_place(one, other),
+        (one, other) => one == other,
+    };
+    some.len() == others.len() && some.iter().zip(others).all(is_same)
+}
+
+/// Whether two paths are one. At the start they may be relative to the working directory; a reload reads the file by
+/// its absolute path.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute(one) == absolute(other)
+}
+
 /// Whether two are the same algorithm, and whether, where there is one, the secret is the same.
 fn compare(one: &SigningAlgorithm, other: &SigningAlgorithm) -> (bool, bool) {
     match (one, other) {
@@ -164,5 +180,29 @@ fn compare(one: &SigningAlgorithm, other: &SigningAlgorithm) -> (bool, bool) {
         }
         (SigningAlgorithm::EdDsa, SigningAlgorithm::Hs256(_))
         | (SigningAlgorithm::Hs256(_), SigningAlgorithm::EdDsa) => (false, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::testing::settings;
+
+    #[test]
+    fn a_path_that_is_written_otherwise_has_not_changed() {
+        let here = std::env::current_dir().expect("a directory");
+        let mut old = settings();
+        old.store.path = "data".into();
+        old.admin.socket = "./data/admin.sock".into();
+        old.server.listen = vec![Endpoint::Unix("web.sock".into())];
+        let mut new = old.clone();
+        new.store.path = here.join("data");
+        new.admin.socket = here.join("data/admin.sock");
+        new.server.listen = vec![Endpoint::Unix(here.join("web.sock"))];
+        let (kept, names) = keep_fixed(&old, new);
+        assert_eq!((kept.store.path, names), (old.store.path.clone(), vec![]));
+        let mut elsewhere = old.clone();
+        elsewhere.store.path = here.join("other");
+        assert_eq!(keep_fixed(&old, elsewhere).1, ["store.path"]);
     }
 }
