@@ -265,8 +265,9 @@ impl<'a> Draft<'a> {
             );
             line(
                 text,
-                "# itself it needs [identity] forward_authorization = true, and in [tokens] the secret that both share.",
+                "# itself it needs [identity] forward_authorization = true, and in [tokens] a secret of at least 32",
             );
+            line(text, "# bytes that both share.");
         }
         for remark in &self.found.remarks {
             line(text, "#");
@@ -283,6 +284,15 @@ impl<'a> Draft<'a> {
         }
         line(text, "# \"open\" lets anybody register; closed, accounts are made with `gatepost user add`.");
         line(text, "registration = \"closed\"");
+        let paths = self.our_paths();
+        if !paths.is_empty() {
+            line(
+                text,
+                "# The app answers these itself. To have Gatepost answer in its place, where clients call already, delete",
+            );
+            line(text, "# their routes below and take this in:");
+            line(text, &format!("# paths = {{ {} }}", paths.join(", ")));
+        }
         let roles = self.roles();
         if !roles.is_empty() {
             line(
@@ -304,6 +314,15 @@ impl<'a> Draft<'a> {
             rule.write(text, self.found.preflights, self.prefix());
             rule.write_tests(text, sample);
         }
+    }
+
+    /// For `[auth] paths`: what the app does on fixed paths, and the gateway could do there.
+    fn our_paths(&self) -> Vec<String> {
+        let fixed =
+            self.rules.iter().filter(|rule| rule.host.is_none() && !rule.path.as_str().contains(['{', '*']));
+        fixed
+            .filter_map(|rule| Some(format!("{} = {}", quoted(rule.path.as_str()), quoted(rule.our_own()?))))
+            .collect()
     }
 
     /// A text that no literal segment of any route is.

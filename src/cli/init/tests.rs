@@ -134,6 +134,7 @@ fn what_is_decorated_is_authenticated_and_the_rest_is_open_and_says_so() {
         "# Look out.",
         "# POST /login: login, open in the app: nothing asks for a caller",
         "# Gatepost has its own: POST /auth/login",
+        "# paths = { \"/login\" = \"login\" }",
         "# DELETE, GET /users/<int:id>: user, behind jwt_required()",
         "# GET /b: b, open in the app as far as can be seen; its code mentions current_user",
     ] {
