@@ -164,7 +164,7 @@ impl Parts<'_> {
                 let names: Vec<String> = names.into_iter().flatten().map(|name| name.to_string()).collect();
                 let names = names.join(", ");
                 let problem = Problem::error(message, place(route))
-                    .help(format!("a route of this path needs methods other than {names}, and no host"));
+                    .help(format!("delete it, or give it methods other than {names}, and no host"));
                 match self.auth.paths.get(at) {
                     Some(origin) => problem.note("the gateway's path", self.reader.place(origin)),
                     None => problem,
@@ -212,7 +212,7 @@ impl Parts<'_> {
     fn check_unmoved_names(&self) {
         let auth = &self.auth.settings;
         let Some(migrate) = &self.auth.migrate else { return };
-        if auth.registration == Registration::Open && auth.admission.is_none() {
+        if auth.registration == Registration::Open && !self.auth.has_admission {
             let message = "auth.migrate beside open registration: anybody could register a name that only \
                            the app knows";
             let problem = Problem::error(message, self.reader.place(migrate))

@@ -82,7 +82,7 @@ impl Parts<'_> {
             };
             let problem = Problem::warning(message, self.reader.place(&self.tokens.algorithm))
                 .note("the app's own tokens", self.reader.place(&legacy.key))
-                .help("give [tokens] and the app one secret of at least 32 bytes and HS256; what the app has minted before is verified by [[legacy_token]]");
+                .help("an app that looks at tokens has to take both kinds for now; or let it read X-Auth-Id instead, without forward_authorization");
             self.reader.push(problem);
         }
     }

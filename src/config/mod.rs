@@ -228,7 +228,7 @@ fn read_settings<'a>(reader: &'a Reader<'a>, tree: &'a tree::Table) -> Option<Se
     let around = routes::Surroundings {
         roles: &roles,
         upstreams: &upstreams,
-        cors: cors.settings.is_on(),
+        cors: cors.is_meant,
         forward_authorization: identity.forward_authorization,
     };
     let (routes, routes_written) = routes::read(&root, &around);

@@ -25,6 +25,8 @@ pub(in super::super) struct AuthRead {
     pub(in super::super) default_roles: Vec<Spot<Role>>,
     /// Where each of the settings' paths stands.
     pub(in super::super) paths: Vec<Origin>,
+    /// Whether the app is asked about registrations, or was meant to be by what is an error.
+    pub(in super::super) has_admission: bool,
     /// Where `[auth.migrate]` stands.
     pub(in super::super) migrate: Option<Origin>,
 }
@@ -75,8 +77,9 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
     let ids = auth.get("ids", Ids::Uuid);
     let paths = read_paths(&auth);
     let admission = outbound::read_admission(&auth);
+    let has_admission = outbound::has_admission(&auth);
     let migrate = outbound::read_migrate(&auth);
-    let migrate_origin = migrate.as_ref().map(|migrate| migrate.origin.clone());
+    let (migrate_origin, migrate) = migrate.unzip();
     let settings = AuthSettings {
         prefix: prefix.value,
         registration: registration.value,
@@ -93,7 +96,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         password: super::password::read(&auth),
         throttle: read_throttle(&auth),
         admission,
-        migrate: migrate.map(|migrate| migrate.value),
+        migrate: migrate.flatten(),
     };
     auth.finish();
     Some(AuthRead {
@@ -103,6 +106,7 @@ pub(in super::super) fn read(root: &Section<'_>) -> Option<AuthRead> {
         ids: ids.origin,
         default_roles,
         paths: paths.into_iter().map(|(.., origin)| origin).collect(),
+        has_admission,
         migrate: migrate_origin,
     })
 }

@@ -99,6 +99,8 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
 pub(in super::super) struct CorsRead {
     pub(in super::super) settings: CorsSettings,
     pub(in super::super) headers: origin::Origin,
+    /// Whether somebody may call, or was meant to by what is an error.
+    pub(in super::super) is_meant: bool,
 }
 
 pub(in super::super) fn read(root: &Section<'_>) -> CorsRead {
@@ -117,7 +119,8 @@ pub(in super::super) fn read(root: &Section<'_>) -> CorsRead {
                        visitors; name the origins";
         cors.reader().error(message, &credentials.origin);
     }
-    if origins.value.is_empty() && !origins.broken {
+    let origins_broken = origins.broken;
+    if origins.value.is_empty() && !origins_broken {
         let why = "without cors.origins";
         cors.warn_of_idle("headers", &headers, why);
         cors.warn_of_idle("credentials", &credentials, why);
@@ -138,7 +141,8 @@ pub(in super::super) fn read(root: &Section<'_>) -> CorsRead {
         credentials: credentials.value,
         max_age: max_age.value,
     };
-    CorsRead { settings, headers: headers.origin }
+    let is_meant = settings.is_on() || origins_broken;
+    CorsRead { settings, headers: headers.origin, is_meant }
 }
 
 fn judge_origins(origins: &[Spot<Origin>]) -> Result<(), String> {

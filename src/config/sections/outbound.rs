@@ -7,10 +7,11 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Uri;
 
 use super::super::origin::Origin;
+use super::super::problem::Problem;
 use super::super::reader::{Read, Section};
 use super::super::secrets;
 use super::super::tree::Node;
-use super::super::value::{Fault, Spot, Value, parse, quote};
+use super::super::value::{Fault, Value, parse, quote};
 use super::legacy::dotted;
 use super::tokens::check_exposure;
 use super::until::Until;
@@ -114,10 +115,15 @@ fn timeout(section: &Section<'_>, key: &'static str, usual: Duration) -> Read<Du
     section.get_if(key, usual, lasts(Duration::from_millis(100), MINUTE))
 }
 
+/// Whether there is an `[auth] admission_url`, good or not.
+pub(in super::super) fn has_admission(auth: &Section<'_>) -> bool {
+    auth.entry("admission_url").is_some_and(|entry| entry.value.as_text() != Some(""))
+}
+
 /// `[auth] admission_url` and `admission_timeout`.
 pub(in super::super) fn read_admission(auth: &Section<'_>) -> Option<AdmissionSettings> {
     let timeout = timeout(auth, "admission_timeout", 5 * SECOND);
-    let off = auth.entry("admission_url").is_none_or(|entry| entry.value.as_text() == Some(""));
+    let off = !has_admission(auth);
     if off {
         let entry = auth.by_hand("admission_url");
         let origin = entry.map_or(Origin::Default, |entry| entry.value.origin.clone());
@@ -129,9 +135,13 @@ pub(in super::super) fn read_admission(auth: &Section<'_>) -> Option<AdmissionSe
     Some(AdmissionSettings { url: url.value.0, timeout: timeout.value })
 }
 
-/// `[auth.migrate]`, and where it stands.
-pub(in super::super) fn read_migrate(auth: &Section<'_>) -> Option<Spot<MigrateSettings>> {
+/// Where `[auth.migrate]` stands, and what is in it, if that is good.
+pub(in super::super) fn read_migrate(auth: &Section<'_>) -> Option<(Origin, Option<MigrateSettings>)> {
     let migrate = auth.optional_table("migrate", "auth.migrate")?;
+    Some((migrate.origin().clone(), read_migration(migrate)))
+}
+
+fn read_migration(migrate: Section<'_>) -> Option<MigrateSettings> {
     let url = migrate.required::<Url>("url", |_| Ok(()));
     let usual = body(USUAL_BODY).ok()?;
     let body = migrate.get("body", usual).value.0;
@@ -139,17 +149,15 @@ pub(in super::super) fn read_migrate(auth: &Section<'_>) -> Option<Spot<MigrateS
     let id = migrate.get_if("id", String::new(), |path| member_path(path).map(drop)).value;
     let until = migrate.required::<Until>("until", |_| Ok(()));
     let timeout = timeout(&migrate, "timeout", 5 * SECOND).value;
-    let origin = migrate.origin().clone();
     migrate.finish();
-    let settings = MigrateSettings {
+    Some(MigrateSettings {
         url: url?.value.0,
         body,
         ok_status,
         id: member_path(&id).ok()?,
         until: until?.value.secs,
         timeout,
-    };
-    Some(Spot { value: settings, origin })
+    })
 }
 
 /// `id`, or `user.id` for a member that is an object. Empty: nowhere.
@@ -200,7 +208,20 @@ fn read_secret(events: &Section<'_>) -> Option<Secret<Vec<u8>>> {
         }
     };
     check_exposure(events, "events.secret_file", &path.value, &path.origin);
+    if looks_encoded(&secret) {
+        let message = "events.secret_file: the secret is used as the text that it is, and looks like base64, which \
+                       libraries for Standard Webhooks decode";
+        let problem =
+            Problem::warning(message, reader.place(&path.origin)).help("write whsec_ in front of it");
+        reader.push(problem);
+    }
     Some(secret)
+}
+
+/// Whether a library would take the text for a key in base64.
+fn looks_encoded(secret: &Secret<Vec<u8>>) -> bool {
+    let key = BASE64.decode(secret.expose()).map(Secret::new);
+    key.is_ok_and(|key| key.expose().len() >= 24)
 }
 
 /// The key in a secret: what stands behind `whsec_` in base64, or else the bytes as they are.
@@ -238,6 +259,18 @@ mod tests {
         assert_eq!(pairs.len(), 3);
         for bad in ["", "{", "{}", r#"{"{username}": "{password}"}"#, "username", "u={username}"] {
             assert!(body(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_libraries_would_decode_is_told_from_text() {
+        let key = |text: &str| key_of(Secret::new(text.as_bytes().to_vec())).expect("a key");
+        let encoded = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
+        assert!(looks_encoded(&key(encoded)));
+        assert!(looks_encoded(&key(encoded.trim_end_matches('='))));
+        assert!(!looks_encoded(&key(&format!("whsec_{encoded}"))));
+        for text in ["short and no key", "correct horse battery staple, and so on", "bW9yZSB0aGFuIHRlbg=="] {
+            assert!(!looks_encoded(&key(text)), "{text}");
         }
     }
 }

@@ -985,6 +985,15 @@ until = 2027-03-31
         ],
     ),
     (
+        "[auth]\nregistration = \"open\"\n[auth.migrate]\n[cors]\norigins = [\"https://a.example/\"]\n[[upstream]]\nname = \"app\"\nservers = [\"http://a\"]\n[[route]]\npath = \"/**\"\npreflight = \"answer\"\n",
+        &[
+            "3:7: auth.migrate.url is missing",
+            "3:7: auth.migrate.until is missing",
+            "3:7: auth.migrate beside open registration: anybody could register a name that only the app knows",
+            "5:12: cors.origins: browsers write \"https://a.example/\" as \"https://a.example\"",
+        ],
+    ),
+    (
         "[auth.migrate]\n[events]\n",
         &[
             "1:7: auth.migrate.url is missing",
