@@ -286,23 +286,37 @@ behaviours! {
     fn whose_address_it_was_is_not_forgotten(store, backend) {
         let new = |text: &str| Change::ExpectNewAddress(email(text));
         store.commit(vec![new("a@example.com")]).wait().unwrap();
+        let imported = |name: &str| Account {
+            origin: Origin::Imported,
+            ..account_at(name, &format!("{name}@example.com"))
+        };
+        let proved = |name: &str| Account {
+            email_verified: true,
+            ..account_at(name, &format!("{name}@example.com"))
+        };
         let alice = insert(&store, account_at("alice", "a@example.com"));
         assert_eq!(refused(&store, vec![new("A@example.com")]), StoreError::EmailTaken, "she has it");
+        // Only those that the app or somebody else than their holder vouched for: anybody can claim one.
         store.commit(vec![Change::RemoveAccount { id: alice.id, version: 1 }]).wait().unwrap();
-        // Of addresses that were only given up, those that the account can have had elsewhere.
-        let bob = Account { origin: Origin::Imported, ..account_at("bob", "b@example.com") };
-        let carol = Account { email_verified: true, ..account_at("carol", "c@example.com") };
-        for before in [bob, carol, account_at("dave", "d@example.com")] {
+        for gone in [imported("i1"), proved("p1")].map(|account| insert(&store, account)) {
+            store.commit(vec![Change::RemoveAccount { id: gone.id, version: 1 }]).wait().unwrap();
+        }
+        for before in [imported("i2"), proved("p2"), account_at("dave", "d@example.com")] {
             let before = insert(&store, before);
-            let moved = Account { email: Some(email(&format!("new-{}@example.com", before.id))), ..before };
-            store.commit(vec![Change::UpdateAccount(moved)]).wait().unwrap();
+            for (version, kind) in (1..).zip(["claimed", "new"]) {
+                let email = Some(email(&format!("{kind}-{}@example.com", before.id)));
+                let moved = Account { email, email_verified: false, version, ..before.clone() };
+                store.commit(vec![Change::UpdateAccount(moved)]).wait().unwrap();
+            }
         }
         drop(store);
         let store = backend.open();
-        for gone in ["A@example.com", "b@example.com", "C@example.com"] {
+        for gone in ["I1@example.com", "p1@example.com", "i2@example.com", "p2@example.com"] {
             assert_eq!(refused(&store, vec![new(gone)]), StoreError::EmailTaken, "{gone}");
         }
-        store.commit(vec![new("d@example.com"), new("e@example.com")]).wait().unwrap();
+        for free in ["a@example.com", "d@example.com", "claimed-id-i2@example.com", "claimed-id-p2@example.com"] {
+            store.commit(vec![new(free)]).wait().unwrap();
+        }
         insert(&store, account_at("erin", "a@example.com"));
     }
 

@@ -60,7 +60,12 @@ impl Model {
                 if self.accounts.contains_key(&account.id) || self.removed.contains(&account.id) {
                     return Err(StoreError::NameTaken);
                 }
+                if self.names.get(account.id.as_str()).is_some_and(|owner| *owner != account.id) {
+                    return Err(StoreError::NameTaken);
+                }
                 self.put(Account { version: 1, ..account.clone() })?;
+                let vouched = account.origin.is_the_app();
+                self.former.extend(account.email.as_ref().filter(|_| vouched).map(Email::key));
                 self.leave(EventKind::Created, account);
                 Ok(())
             }
@@ -69,8 +74,7 @@ impl Model {
                 let before = self.accounts[&account.id].clone();
                 let gone = before.email.as_ref().map(Email::key);
                 let kept = gone == account.email.as_ref().map(Email::key);
-                let vouched = before.origin.is_the_app() || before.email_verified;
-                self.former.extend(gone.filter(|_| vouched && !kept));
+                self.former.extend(gone.filter(|_| before.email_verified && !kept));
                 self.put(Account { version: account.version + 1, ..account.clone() })?;
                 if account.disabled && !before.disabled {
                     self.leave(EventKind::Disabled, account);
@@ -82,7 +86,7 @@ impl Model {
             Change::RemoveAccount { id, version } => {
                 self.expect(id, *version)?;
                 if let Some(gone) = self.accounts.remove(id) {
-                    self.former.extend(gone.email.as_ref().map(Email::key));
+                    self.former.extend(gone.email.as_ref().filter(|_| gone.email_verified).map(Email::key));
                     self.leave(EventKind::Deleted, &gone);
                 }
                 self.removed.insert(id.clone());
@@ -160,7 +164,11 @@ impl Model {
 
     fn put(&mut self, account: Account) -> Result<(), StoreError> {
         let called = account.username.as_ref().map_or(account.id.to_string(), ToString::to_string);
-        if self.names.get(&called).is_some_and(|owner| *owner != account.id) {
+        let an_id = called.parse().is_ok_and(|id: UserId| {
+            id != account.id && (self.accounts.contains_key(&id) || self.removed.contains(&id))
+        });
+        let owner = self.names.get(&called);
+        if owner.is_some_and(|owner| *owner != account.id) || (owner.is_none() && an_id) {
             return Err(StoreError::NameTaken);
         }
         let address = account.email.as_ref().map(Email::key);

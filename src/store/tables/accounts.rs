@@ -2,7 +2,7 @@
 //!
 //! A name is given once: after a rename or a removal it still belongs to the account that had it, so that an
 //! app which knows its users by name never takes a newcomer for somebody else. An account without a username
-//! goes by its id, so the id counts as its name.
+//! goes by its id, so the id counts as its name; and nobody is called by the id of somebody else.
 //!
 //! An address becomes free for whoever registers next. But it is remembered, as a hash, that it was here: an
 //! app that had the same people may still say yes to it, and must not bring back whom this store let go.
@@ -80,8 +80,14 @@ pub(super) fn insert(rows: &mut Transaction<'_>, mut account: Account) -> Result
     if rows.exists(&row(&account.id))? || rows.exists(&removed(&account.id))? {
         return Err(StoreError::NameTaken);
     }
+    if rows.text::<UserId>(&name_row(account.id.as_str()))?.is_some_and(|owner| owner != account.id) {
+        return Err(StoreError::NameTaken);
+    }
     take_name(rows, &account)?;
     take_email(rows, &account)?;
+    if let Some(email) = account.email.as_ref().filter(|_| account.origin.is_the_app()) {
+        rows.put(&former_email_row(email), Vec::new())?;
+    }
     pass_number(rows, &account.id)?;
     account.version = 1;
     rows.write(&row(&account.id), &account)
@@ -128,10 +134,7 @@ pub(super) fn update(rows: &mut Transaction<'_>, mut account: Account) -> Result
     let kept = account.email.as_ref().map(Email::key);
     if let Some(old) = before.email.as_ref().filter(|old| Some(old.key()) != kept) {
         rows.remove(&email_row(old));
-        // One that nobody vouched for may be another person's, whom it would keep out.
-        if before.origin.is_the_app() || before.email_verified {
-            rows.put(&former_email_row(old), Vec::new())?;
-        }
+        remember_proved(rows, &before)?;
     }
     account.version += 1;
     rows.write(&row(&account.id), &account)?;
@@ -143,11 +146,20 @@ pub(super) fn remove(rows: &mut Transaction<'_>, id: &UserId, version: u64) -> R
     let account = expect(rows, id, version)?;
     if let Some(email) = &account.email {
         rows.remove(&email_row(email));
-        rows.put(&former_email_row(email), Vec::new())?;
     }
+    remember_proved(rows, &account)?;
     rows.remove(&row(id));
     rows.put(&removed(id), Vec::new())?;
     Ok(account)
+}
+
+/// Remembers the address that an account had, if it was its own. One that nobody vouched for may be another
+/// person's, whom it would keep out; one that the app vouched for is remembered since it came.
+fn remember_proved(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {
+    match account.email.as_ref().filter(|_| account.email_verified) {
+        Some(email) => rows.put(&former_email_row(email), Vec::new()),
+        None => Ok(()),
+    }
 }
 
 /// The account, if it exists in this version.
@@ -164,8 +176,18 @@ pub(super) fn expect_new_address(rows: &Transaction<'_>, email: &Email) -> Resul
     Ok(())
 }
 
+/// A name that is new must not be the id of somebody else, who is here or was: an app, an operator or a token that
+/// says it would mean two.
 fn take_name(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {
-    take(rows, &name_row(name_of(account)), &account.id, StoreError::NameTaken)
+    let name = name_row(name_of(account));
+    let other = name_of(account).parse::<UserId>().ok().filter(|id| *id != account.id);
+    if let Some(id) = other
+        && !rows.exists(&name)?
+        && (rows.exists(&row(&id))? || rows.exists(&removed(&id))?)
+    {
+        return Err(StoreError::NameTaken);
+    }
+    take(rows, &name, &account.id, StoreError::NameTaken)
 }
 
 fn take_email(rows: &mut Transaction<'_>, account: &Account) -> Result<(), StoreError> {
