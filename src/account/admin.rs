@@ -260,17 +260,32 @@ impl Accounts {
         Ok(())
     }
 
+    /// Whom an operator means: by `id:…`, by `name:…` (a username or an address), or by what is only one of them.
     async fn find(&self, who: &str) -> Result<Account, AccountError> {
-        let named = match self.names.operator(who) {
+        let found = match (who.strip_prefix("id:"), who.strip_prefix("name:")) {
+            (Some(id), _) => self.with_id(id).await?,
+            (None, Some(name)) => self.called(name).await?,
+            (None, None) => match (self.with_id(who).await?, self.called(who).await?) {
+                (Some(one), Some(other)) if one.id != other.id => {
+                    return Err(AccountError::TwoAccounts(who.to_owned()));
+                }
+                (one, other) => one.or(other),
+            },
+        };
+        found.ok_or(AccountError::NoSuchAccount)
+    }
+
+    async fn with_id(&self, id: &str) -> Result<Option<Account>, AccountError> {
+        let Ok(id) = id.parse::<UserId>() else { return Ok(None) };
+        Ok(self.store.account(AccountKey::Id(id)).await?)
+    }
+
+    async fn called(&self, name: &str) -> Result<Option<Account>, AccountError> {
+        Ok(match self.names.operator(name) {
             LoginId::Username(name) => self.store.account(AccountKey::Name(name)).await?,
             LoginId::Email(email) => self.store.account(AccountKey::Email(email)).await?,
             LoginId::Nobody(_) => None,
-        };
-        if let Some(account) = named {
-            return Ok(account);
-        }
-        let id: UserId = who.parse().map_err(|_| AccountError::NoSuchAccount)?;
-        self.store.account(AccountKey::Id(id)).await?.ok_or(AccountError::NoSuchAccount)
+        })
     }
 
     /// Changes an account in a way that ends its generation.

@@ -86,6 +86,9 @@ pub enum AccountError {
     /// No account has that name, address or id.
     #[error("there is no such account")]
     NoSuchAccount,
+    /// One account has it as its id, and another one as its name or address.
+    #[error("this is the id of one account and the name or address of another: say id:{0} or name:{0}")]
+    TwoAccounts(String),
     /// `[roles]` does not name it.
     #[error("there is no role {0} in [roles]")]
     UnknownRole(Role),

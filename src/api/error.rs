@@ -80,6 +80,9 @@ pub fn account_problem(error: AccountError) -> Problem {
         AccountError::NoSuchAccount => {
             Problem::new(Status::NOT_FOUND, "not_found", "There is no such account.")
         }
+        AccountError::TwoAccounts(_) => {
+            Problem::new(Status::UNPROCESSABLE_ENTITY, "invalid_input", "Two accounts go by that.")
+        }
         AccountError::UnknownRole(_) => {
             Problem::new(Status::UNPROCESSABLE_ENTITY, "invalid_input", "There is no such role.")
         }

@@ -478,6 +478,7 @@ impl From<AccountError> for Refusal {
             AccountError::EmailTaken => "email_taken",
             AccountError::UnknownRole(_) => "unknown_role",
             AccountError::NoSuchAccount => NO_SUCH_ACCOUNT,
+            AccountError::TwoAccounts(_) => "ambiguous",
             AccountError::NoSuchSession => "no_such_session",
             AccountError::ForeignToken => "invalid_token",
             AccountError::Busy => "busy",

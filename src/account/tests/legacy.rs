@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::account::testing::{World, client, secret};
+use crate::account::testing::{World, client, registration, secret};
 use crate::account::{AccountError, LegacyError, NewAccount, Revocable};
 use crate::clock::Clock as _;
 use crate::identity::SessionId;
@@ -79,8 +79,8 @@ async fn one_token_never_means_two_accounts() {
     import(&world, "alice", "bob", "robert").await;
     assert_eq!(who(&world, "bob").await.unwrap(), "bob", "an id of his own");
     assert_eq!(who(&world, "robert").await.unwrap(), "bob");
-    world.register("bob").await;
-    assert!(is_nobody(&who(&world, "bob").await), "one is Bob by id, the other by name");
+    let another = world.accounts.register(registration("bob"), &client("192.0.2.1")).await;
+    assert_eq!(another.err(), Some(AccountError::NameTaken), "the token would mean two");
     import(&world, "alice", "carol", "carol").await;
     assert_eq!(who(&world, "carol").await.unwrap(), "carol", "one that is called by its id");
     assert_eq!(who(&world, "alice").await.unwrap(), alice.id.as_str());
@@ -96,8 +96,7 @@ async fn an_id_that_is_gone_is_nobodys_name() {
         assert!(is_nobody(&who(&world, id).await), "{id}");
     }
     import(&world, "alice", "18", "eighteen").await;
-    world.register("18").await;
-    assert_eq!(who(&world, "18").await.unwrap(), "18", "by id, whoever is called that");
+    assert_eq!(who(&world, "18").await.unwrap(), "18", "by id");
 }
 
 #[tokio::test]
@@ -229,7 +228,7 @@ async fn what_is_being_revoked_is_revoked() {
     world.register("alice").await;
     let admitted = world.accounts.admit_legacy(&token("alice")).await.unwrap();
     // Published, and the store does not answer: it stays.
-    world.store.fail_from(1, StoreError::Unavailable("gone".to_owned()));
+    world.store.fail_from(2, StoreError::Unavailable("gone".to_owned()));
     assert!(world.accounts.disable("alice").await.is_err());
     assert!(world.store.heal());
     assert!(!account(&world, "alice").await.disabled, "it was not written");

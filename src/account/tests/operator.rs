@@ -1,7 +1,8 @@
 //! What an operator can do.
 
-use crate::account::testing::{PASSWORD, World, role, secret};
-use crate::account::{AccountChange, AccountError, NewAccount, Revocable};
+use crate::account::testing::{PASSWORD, World, client, registration, role, secret};
+use crate::account::{AccountChange, AccountError, NewAccount, Registration, Revocable};
+use crate::store::{Account, AccountKey, Change, Store as _};
 
 fn new(username: &str) -> NewAccount {
     NewAccount {
@@ -29,6 +30,35 @@ async fn an_added_account_has_its_roles_and_a_proved_address() {
         assert_eq!(world.accounts.show(who).await, Err(AccountError::NoSuchAccount), "{who:?}");
     }
     assert_eq!(world.accounts.list(None, 10).await.unwrap(), [added]);
+}
+
+#[tokio::test]
+async fn an_operator_who_could_mean_two_accounts_is_asked() {
+    let world = World::new();
+    let victim = world.accounts.add(new("victim")).await.unwrap();
+    let decoy = Registration { username: Some(victim.id.as_str().to_uppercase()), ..registration("decoy") };
+    let refused = world.accounts.register(decoy, &client("192.0.2.1")).await;
+    assert_eq!(refused.err(), Some(AccountError::NameTaken), "nobody is called by another's id");
+    // Ids that others have given may look like anything.
+    let template = world.store.account(AccountKey::Id(victim.id.clone())).await.unwrap().unwrap();
+    for (id, username) in [("ABC", "imported"), ("bob@example.com", "addressed")] {
+        let other = Account {
+            id: id.parse().unwrap(),
+            username: Some(username.parse().unwrap()),
+            email: None,
+            ..template.clone()
+        };
+        world.store.commit(vec![Change::InsertAccount(other)]).await.unwrap();
+    }
+    let bob = world.accounts.add(new("bob")).await.unwrap();
+    let abc = world.accounts.add(new("abc")).await.unwrap();
+    for (who, id, name) in [("ABC", "ABC", &abc), ("bob@example.com", "bob@example.com", &bob)] {
+        assert_eq!(world.accounts.disable(who).await, Err(AccountError::TwoAccounts(who.to_owned())));
+        assert_eq!(world.accounts.show(&format!("id:{who}")).await.unwrap().id.as_str(), id);
+        assert_eq!(world.accounts.show(&format!("name:{who}")).await.as_ref(), Ok(name));
+    }
+    assert_eq!(world.accounts.show("abc").await.as_ref(), Ok(&abc), "ids are exact");
+    assert_eq!(world.accounts.show("imported").await.unwrap().id.as_str(), "ABC");
 }
 
 #[tokio::test]
