@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::identity::{Email, Role, UserId, Username};
 use crate::secret::Secret;
 use crate::settings::{LoginName, PasswordSettings, Settings};
-use crate::store::{Account, AccountKey, Change, Origin, PasswordHash, Reply, StoreError};
+use crate::store::{Account, AccountKey, Change, Committed, Origin, PasswordHash, Reply, StoreError};
 
 /// An account as a file has it: text that nobody has judged.
 #[derive(Clone, Debug, Default)]
@@ -170,7 +170,7 @@ impl Accounts {
         }
         if !dry_run {
             let (places, plans): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
-            let made = self.insert_all(plans).await?;
+            let made = self.insert_all(plans, stop).await?;
             for (place, fate) in places.into_iter().zip(made) {
                 if let Some(slot) = fates.get_mut(place) {
                     *slot = fate;
@@ -203,7 +203,7 @@ impl Accounts {
         }
     }
 
-    async fn insert_all(&self, plans: Vec<Plan>) -> Result<Vec<Imported>, AccountError> {
+    async fn insert_all(&self, plans: Vec<Plan>, stop: bool) -> Result<Vec<Imported>, AccountError> {
         let now = self.now();
         let mut changes = Vec::with_capacity(plans.len());
         for (plan, hash) in self.hash_all(plans).await? {
@@ -226,27 +226,27 @@ impl Accounts {
                 audit(created.len());
                 Ok(created)
             }
-            // One of them is somebody's, or was: each for itself then, and the store makes groups of them.
+            // One of them is somebody's, or was: each for itself then.
             Err(StoreError::NameTaken | StoreError::EmailTaken | StoreError::Conflict) => {
-                self.insert_each(changes).await
+                self.insert_each(changes, stop).await
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn insert_each(&self, changes: Vec<Change>) -> Result<Vec<Imported>, AccountError> {
-        let replies: Vec<_> = changes.iter().map(|change| self.store.commit(vec![change.clone()])).collect();
+    /// With `stop` none is begun before the one before it is made, and none after a refused one.
+    async fn insert_each(&self, changes: Vec<Change>, stop: bool) -> Result<Vec<Imported>, AccountError> {
+        // Sent together they are one group of the store's.
+        let together = if stop { 1 } else { changes.len().max(1) };
         let mut fates = Vec::with_capacity(changes.len());
-        for (change, reply) in changes.iter().zip(replies) {
-            fates.push(match reply.await {
-                Ok(done) => created(change, done.numbered.into_iter().next()),
-                Err(StoreError::NameTaken | StoreError::Conflict) => Imported::Refused(ImportRefusal::new(
-                    "name_taken",
-                    "the username or the id belongs to another account, or belonged to one before",
-                )),
-                Err(StoreError::EmailTaken) => Imported::Refused(email_taken()),
-                Err(error) => return Err(error.into()),
-            });
+        for some in changes.chunks(together) {
+            let replies: Vec<_> = some.iter().map(|change| self.store.commit(vec![change.clone()])).collect();
+            for (change, reply) in some.iter().zip(replies) {
+                fates.push(inserted(change, reply.await)?);
+            }
+            if stop && matches!(fates.last(), Some(Imported::Refused(_))) {
+                break;
+            }
         }
         audit(fates.iter().filter(|fate| matches!(fate, Imported::Created(_))).count());
         Ok(fates)
@@ -335,6 +335,18 @@ fn created(change: &Change, numbered: Option<UserId>) -> Imported {
         Change::InsertAccount(account) => Some(account.id.clone()),
         _ => numbered,
     })
+}
+
+fn inserted(change: &Change, done: Result<Committed, StoreError>) -> Result<Imported, AccountError> {
+    match done {
+        Ok(done) => Ok(created(change, done.numbered.into_iter().next())),
+        Err(StoreError::NameTaken | StoreError::Conflict) => Ok(Imported::Refused(ImportRefusal::new(
+            "name_taken",
+            "the username or the id belongs to another account, or belonged to one before",
+        ))),
+        Err(StoreError::EmailTaken) => Ok(Imported::Refused(email_taken())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn audit(count: usize) {

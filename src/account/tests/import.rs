@@ -150,6 +150,18 @@ async fn a_dry_run_says_the_same_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn with_stop_nothing_behind_a_refused_line_is_made() {
+    let world = World::new();
+    world.register("emil").await;
+    world.accounts.remove("emil").await.unwrap();
+    let lines = ["dora", "emil", "fritz", "gina"].map(line).to_vec();
+    let fates = world.accounts.import(lines, false, true).await.unwrap();
+    assert_eq!(codes(&fates), ["created", "name_taken"]);
+    let names = world.accounts.export(None, 10).await.unwrap().into_iter().filter_map(|made| made.username);
+    assert_eq!(names.map(|name| name.to_string()).collect::<Vec<_>>(), ["dora"]);
+}
+
+#[tokio::test]
 async fn fast_hashes_are_never_stored() {
     let world = World::new();
     let sha = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=";
