@@ -234,6 +234,14 @@ def move(report, folder):
         users = exported(report, folder, "sqlalchemy_users.py", url)
         lines = [json.loads(line) for line in users.read_text().splitlines()]
         report.check("the export has everybody", {"demo", "boss", "older", "oldest", "gone"} < {line["username"] for line in lines}, lines)
+        empty = folder / "empty"
+        empty.mkdir()
+        with contextlib.closing(sqlite3.connect(empty / "users.db")) as rows:
+            rows.execute("CREATE TABLE users (id, username, email, password_hash, is_admin, is_active, created_at)")
+            rows.execute("INSERT INTO users (id, username) VALUES (1, 'ann')")
+            rows.commit()
+        [ann] = [json.loads(line) for line in exported(report, empty, "sqlalchemy_users.py", f"sqlite:///{empty / 'users.db'}").read_text().splitlines()]
+        report.check("a row of NULLs is exported", ann["disabled"] and ann["password_hash"] is None and "created_at" not in ann, ann)
         tried = gateway.imported(users, "--dry-run")
         report.check("a dry run", tried[0] == 0, tried)
         with gateway.serve() as process:

@@ -18,12 +18,7 @@ USERS = text("""
 
 
 def line(row):
-    created = row.created_at
-    if isinstance(created, str):  # SQLite keeps times as texts
-        created = datetime.fromisoformat(created)
-    if created.tzinfo is None:  # an app's naive times are UTC, one hopes
-        created = created.replace(tzinfo=timezone.utc)
-    return {
+    user = {
         "id": str(row.id),
         "username": row.username,
         "email": row.email or None,
@@ -32,8 +27,15 @@ def line(row):
         "roles": ["admin"] if row.is_admin else ["user"],
         "password_hash": row.password_hash,
         "disabled": not row.is_active,
-        "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    created = row.created_at
+    if isinstance(created, str):  # SQLite keeps times as texts
+        created = datetime.fromisoformat(created)
+    if created is not None:
+        if created.tzinfo is None:  # an app's naive times are UTC, one hopes
+            created = created.replace(tzinfo=timezone.utc)
+        user["created_at"] = created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return user
 
 
 with create_engine(sys.argv[1]).connect() as database:
