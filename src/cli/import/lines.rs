@@ -133,7 +133,14 @@ fn text(mut line: Vec<u8>) -> Text {
         line.pop();
     }
     let text = String::from_utf8(line).map_err(|_| "not UTF-8; convert the file first (iconv -t UTF-8)")?;
-    if text.contains('\0') { Err("it has a NUL character") } else { Ok(text) }
+    if text.contains('\0') {
+        return Err("it has a NUL character");
+    }
+    // Some programs end lines like that: what one would take for one account is many.
+    if text.contains('\r') {
+        return Err("a carriage return without a line feed; convert the file first (tr '\\r' '\\n')");
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -194,6 +201,18 @@ mod tests {
         assert_eq!(all("x".repeat(LONGEST).as_bytes()), [(1, Ok("x".repeat(LONGEST)))]);
         assert!(matches!(all(b"a\n\xe4b\n\0\n").as_slice(), [(1, Ok(_)), (2, Err(_)), (3, Err(_))]));
         assert_eq!(all(b""), []);
+    }
+
+    #[test]
+    fn lines_that_a_lone_carriage_return_ends_are_not_one() {
+        for quoted in [false, true] {
+            let found = records(b"al:x\rbo:y\r\ncy:z\r\n", quoted);
+            assert!(
+                matches!(found.as_slice(), [(1, 1, Err(why)), (2, 2, Ok(last))]
+                    if why.contains("carriage return") && last == "cy:z"),
+                "{found:?}"
+            );
+        }
     }
 
     #[test]
