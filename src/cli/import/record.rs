@@ -180,17 +180,17 @@ impl Reader {
         if let Some(lost) = self.map.iter().find(|mapping| !heading.contains(&mapping.column)) {
             return refused(format!("there is no column {:?}", lost.column));
         }
-        if let Some((_, twice)) =
-            heading.iter().enumerate().find(|(n, cell)| heading.iter().take(*n).any(|b| b == *cell))
-        {
-            return refused(format!("two columns are called {twice:?}"));
-        }
         let has = |field: &str| heading.iter().any(|cell| cell == self.column(field).0);
         if !has("username") && !has("email") {
             return refused("neither username nor email; name the columns with --map".to_owned());
         }
         if !has("password") && !has("password_hash") {
             return refused("neither password_hash nor password; name the columns with --map".to_owned());
+        }
+        if let Some((_, twice)) =
+            heading.iter().enumerate().find(|(n, cell)| heading.iter().take(*n).any(|b| b == *cell))
+        {
+            return refused(format!("two columns are called {twice:?}"));
         }
         self.heading = Some(heading);
         Ok(())
@@ -250,7 +250,14 @@ impl Reader {
         let switch = |field: &str| {
             let (column, inverted) = self.column(field);
             let read = switch(members.get(column)).map_err(|value| self.no_switch(field, value));
-            read.map(|given| given.is_some_and(|is| is != inverted))
+            match read? {
+                Some(is) => Ok(is != inverted),
+                None if inverted && !members.contains_key(column) => {
+                    Err(format!("{field}: there is no {:?}", printable(column)))
+                }
+                // Of who is not said to be active nobody knows that he is.
+                None => Ok(inverted && field == "disabled"),
+            }
         };
         let filled = |field: &str| text(field).map(|text| text.filter(|text| !text.is_empty()));
         let (password, hash) = (filled("password")?, filled("password_hash")?);
@@ -370,7 +377,8 @@ fn switch(value: Option<&Value>) -> Result<Option<bool>, &Value> {
         Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(Some(false)),
         Some(given @ Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "t" | "yes" | "y" | "1" => Ok(Some(true)),
-            "false" | "f" | "no" | "n" | "0" | "" => Ok(Some(false)),
+            "false" | "f" | "no" | "n" | "0" => Ok(Some(false)),
+            "" => Ok(None),
             _ => Err(given),
         },
         Some(given) => Err(given),

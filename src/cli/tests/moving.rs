@@ -146,6 +146,44 @@ fn nothing_that_a_field_holds_becomes_an_account() {
 }
 
 #[test]
+fn who_is_not_said_to_be_active_is_disabled() {
+    let site = Site::new(FILE);
+    let table = format!("username,password_hash,is_active\nal,{HASH},\nbo,{HASH},1\ncy,{HASH},0\n");
+    let ran = site.run_with("user import - --format csv --map disabled=!is_active", table.as_bytes());
+    assert_eq!(ran.out, "3 created, 0 unchanged, 0 refused\n", "{}", ran.err);
+    let member =
+        |name: &str, rest: &str| format!("{{\"username\":\"{name}\",\"password_hash\":\"{HASH}\"{rest}}}\n");
+    let input = [
+        member("di", ",\"is_active\":null"),
+        member("ed", ",\"is_active\":\"\""),
+        member("fi", ",\"active\":false"),
+        member("gi", ",\"is_active\":true"),
+    ]
+    .concat();
+    let ran = site.run_with("user import - --format jsonl --map disabled=!is_active", input.as_bytes());
+    assert!(
+        ran.code == 1 && ran.out.starts_with("line 3: disabled: there is no \"is_active\"\n"),
+        "{}",
+        ran.out
+    );
+    for (name, disabled) in
+        [("al", true), ("bo", false), ("cy", true), ("di", true), ("ed", true), ("gi", false)]
+    {
+        assert_eq!(site.json(&format!("user show {name}"))["disabled"], disabled, "{name}");
+    }
+}
+
+#[test]
+fn a_user_s_line_is_no_heading_and_is_not_shown() {
+    let site = Site::new(FILE);
+    for input in ["secretive,secretive,hash\n", "username,password\rsecretive,hash\r", "secretive,hash\n"] {
+        let ran = site.run_with("user import - --format csv", input.as_bytes());
+        assert!(ran.code == 1 && ran.err.contains("the heading of the CSV file"), "{}", ran.err);
+        assert!(!ran.err.contains("secretive") && !ran.out.contains("secretive"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn tables_of_other_separators_are_read_when_told() {
     let site = Site::new(FILE);
     for (place, (delimiter, argument)) in
