@@ -168,17 +168,35 @@ impl Accounts {
                 break;
             }
         }
-        if !dry_run {
-            let (places, plans): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
-            let made = self.insert_all(plans, stop).await?;
-            for (place, fate) in places.into_iter().zip(made) {
-                if let Some(slot) = fates.get_mut(place) {
-                    *slot = fate;
-                }
+        let (places, plans): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+        let made = if dry_run { self.rehearse(plans).await? } else { self.insert_all(plans, stop).await? };
+        for (place, fate) in places.into_iter().zip(made) {
+            if let Some(slot) = fates.get_mut(place) {
+                *slot = fate;
             }
-            if stop && let Some(last) = fates.iter().position(|fate| matches!(fate, Imported::Refused(_))) {
-                fates.truncate(last + 1);
-            }
+        }
+        if stop && let Some(last) = fates.iter().position(|fate| matches!(fate, Imported::Refused(_))) {
+            fates.truncate(last + 1);
+        }
+        Ok(fates)
+    }
+
+    /// What would become of them: only the store knows which names and ids were somebody's before.
+    async fn rehearse(&self, plans: Vec<Plan>) -> Result<Vec<Imported>, AccountError> {
+        let now = self.now();
+        let rehearsed = |plan: Plan| {
+            let (id, numbered) = (plan.id.clone(), plan.id.is_none());
+            let account = plan.into_account(no_password(), now);
+            let change = if numbered { self.insertion(account) } else { Change::InsertAccount(account) };
+            (id, change.clone(), self.store.rehearse(vec![change]))
+        };
+        let replies: Vec<_> = plans.into_iter().map(rehearsed).collect();
+        let mut fates = Vec::with_capacity(replies.len());
+        for (id, change, reply) in replies {
+            fates.push(match inserted(&change, reply.await)? {
+                Imported::Created(_) => Imported::Created(id),
+                other => other,
+            });
         }
         Ok(fates)
     }

@@ -210,6 +210,9 @@ impl Store for FlakyStore {
     fn outbox(&self, from: u64, limit: usize) -> Reply<crate::store::Outbox> {
         self.call(|store| store.outbox(from, limit))
     }
+    fn rehearse(&self, changes: Vec<Change>) -> Reply<Committed> {
+        self.call(|store| store.rehearse(changes))
+    }
     fn more_in_outbox(&self) -> Arc<tokio::sync::Notify> {
         self.store.more_in_outbox()
     }

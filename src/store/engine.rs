@@ -189,6 +189,10 @@ impl<K: 'static> Store for Engine<K> {
         self.write(move |rows| tables::commit(rows, changes))
     }
 
+    fn rehearse(&self, changes: Vec<Change>) -> Reply<Committed> {
+        self.read(move |rows| tables::commit(&mut rows.rehearsal(), changes))
+    }
+
     fn probe(&self) -> Reply<()> {
         self.write(tables::probe)
     }

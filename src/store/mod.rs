@@ -88,6 +88,8 @@ pub trait Store: Send + Sync + 'static {
     fn more_in_outbox(&self) -> Arc<Notify>;
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> Reply<Committed>;
+    /// What a commit of these would answer. Changes nothing.
+    fn rehearse(&self, changes: Vec<Change>) -> Reply<Committed>;
     /// Writes a probe row, durably.
     fn probe(&self) -> Reply<()>;
     /// Removes what has run out by `now`, a bounded number at a time.

@@ -353,6 +353,8 @@ fn follow<B: Backend>(backend: &B, steps: &[Step]) {
                 let changes = draws.iter().map(|draw| draw.change(&model));
                 let changes: Vec<_> = tell.into_iter().chain(changes).collect();
                 let expected = model.commit(&changes);
+                let told = |done: &Result<Committed, StoreError>| done.clone().map(|done| done.numbered);
+                assert_eq!(told(&open.rehearse(changes.clone()).wait()), told(&expected));
                 assert_eq!(open.commit(changes).wait(), expected);
                 // A revocation of the past is no matter of the model.
                 model.revocations.retain(|_, until| *until > latest);

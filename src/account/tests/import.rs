@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::account::testing::{PASSWORD, World, client, registration, role, secret};
-use crate::account::{AccountError, ImportUser, Imported};
+use crate::account::{AccountChange, AccountError, ImportUser, Imported};
 use crate::settings::{Ids, LoginName};
 
 /// Made by werkzeug 2.3: `generate_password_hash("correct horse", "pbkdf2:sha256:1000")` has this shape; the
@@ -159,6 +159,28 @@ async fn with_stop_nothing_behind_a_refused_line_is_made() {
     assert_eq!(codes(&fates), ["created", "name_taken"]);
     let names = world.accounts.export(None, 10).await.unwrap().into_iter().filter_map(|made| made.username);
     assert_eq!(names.map(|name| name.to_string()).collect::<Vec<_>>(), ["dora"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_knows_who_was_here_before() {
+    let world = World::new();
+    world.register("emil").await;
+    let gone = world.accounts.remove("emil").await;
+    assert!(gone.is_ok());
+    world.register("old-name").await;
+    let renamed = AccountChange { username: Some("new-name".to_owned()), ..AccountChange::default() };
+    world.accounts.set("old-name", &renamed).await.unwrap();
+    let taken = world.accounts.show("new-name").await.unwrap().id;
+    let lines: Vec<_> = ["dora", "emil", "old-name", taken.as_str()].map(line).to_vec();
+    for stop in [false, true] {
+        let before = world.contents();
+        let said = world.accounts.import(lines.clone(), true, stop).await.unwrap();
+        assert_eq!(world.contents(), before);
+        let expected = ["created", "name_taken", "name_taken", "name_taken"];
+        assert_eq!(codes(&said), expected[..if stop { 2 } else { 4 }]);
+    }
+    let done = world.accounts.import(lines, false, false).await.unwrap();
+    assert_eq!(codes(&done), ["created", "name_taken", "name_taken", "name_taken"]);
 }
 
 #[tokio::test]

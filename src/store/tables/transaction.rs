@@ -29,6 +29,12 @@ impl<'a> Transaction<'a> {
         self.own
     }
 
+    /// Another one with the same view, whose changes go nowhere. To be taken before anything is changed.
+    pub(in crate::store) fn rehearsal(&self) -> Self {
+        debug_assert!(self.own.is_empty());
+        Self::over(self.kv, self.group)
+    }
+
     pub(super) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
         let changed = self.own.get(&key.bytes).or_else(|| self.group.get(&key.bytes));
         match changed {
