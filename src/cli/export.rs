@@ -25,9 +25,8 @@ pub(super) struct Export {
 impl Export {
     pub(super) fn run(self, shell: &mut Shell<'_>, gateway: &mut Connection) -> Result<(), CliError> {
         if self.format == Form::Csv {
-            let heading: Vec<_> =
-                super::import::FIELDS.iter().filter(|field| **field != "password").collect();
-            shell.out.write_all(&csv_line(&heading)?)?;
+            let heading = super::import::FIELDS.iter().map(|field| (*field).to_owned());
+            shell.out.write_all(&csv_line(&self.chosen(heading))?)?;
         }
         let mut after = None;
         loop {
@@ -41,7 +40,7 @@ impl Export {
                 }
                 let line = match self.format {
                     Form::Jsonl => [serde_json::to_vec(&user)?, b"\n".to_vec()].concat(),
-                    Form::Csv => csv_line(&cells(&user))?,
+                    Form::Csv => csv_line(&self.chosen(cells(&user)))?,
                 };
                 shell.out.write_all(&line)?;
             }
@@ -50,6 +49,17 @@ impl Export {
             }
             after = last;
         }
+    }
+}
+
+impl Export {
+    /// What is there of a line, whose cells are in the order of the fields of an import. A column without a hash in
+    /// it would say that nobody has a password.
+    fn chosen(&self, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+        let is_left_out =
+            |field: &str| field == "password" || (field == "password_hash" && self.without_hashes);
+        let named = super::import::FIELDS.iter().zip(cells);
+        named.filter(|(field, _)| !is_left_out(field)).map(|(_, cell)| cell).collect()
     }
 }
 
@@ -73,6 +83,8 @@ fn cells(user: &UserRecord) -> Vec<String> {
         or_empty(&user.created_at),
         user.generation.to_string(),
         user.origin.map_or("", Origin::word).to_owned(),
+        // No gateway knows a password.
+        String::new(),
     ]
 }
 

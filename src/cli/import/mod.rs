@@ -95,6 +95,10 @@ struct Summary {
     refused: u64,
     /// Of those that were created: nobody can log in to them yet.
     without_password: u64,
+    /// Of those that were created.
+    disabled: u64,
+    /// Of those that were created: how many the file gives a role.
+    roles: BTreeMap<String, u64>,
     /// What a failed login costs while these hashes are there, in milliseconds of a processor, about.
     failed_login_ms: u64,
     dry_run: bool,
@@ -147,8 +151,11 @@ impl Import {
             Ok(()) if summary.is_empty() => {
                 Err(CliError::Failed(format!("{}: nothing to import", self.file.display())))
             }
-            Ok(()) if summary.refused > 0 => Ok(Verdict::Bad),
-            Ok(()) => Ok(Verdict::Good),
+            Ok(()) => match reader.unseen() {
+                Some(column) => Err(CliError::Failed(format!("--map: no line has {column:?}"))),
+                None if summary.refused > 0 => Ok(Verdict::Bad),
+                None => Ok(Verdict::Good),
+            },
         }
     }
 }
@@ -349,6 +356,10 @@ impl<'a> Intake<'a> {
         }
         for Waiting { line, who, keys, password, judged } in waiting {
             let is_known = judged.is_ok();
+            let (roles, disabled) = match &judged {
+                Ok(record) => (record.roles.clone().unwrap_or_default(), record.disabled),
+                Err(_) => (Vec::new(), false),
+            };
             let fate = match judged {
                 Err(refused) => refused,
                 // Fewer than were asked for: it has stopped before.
@@ -367,8 +378,12 @@ impl<'a> Intake<'a> {
             if !matches!(fate, ImportFate::Refused { .. }) {
                 self.learn(password, line);
             }
-            if matches!(fate, ImportFate::Created { .. }) && password.is_missing {
-                self.summary.without_password += 1;
+            if matches!(fate, ImportFate::Created { .. }) {
+                self.summary.without_password += u64::from(password.is_missing);
+                self.summary.disabled += u64::from(disabled);
+                for role in roles {
+                    *self.summary.roles.entry(role).or_default() += 1;
+                }
             }
             bar.suspend(|| print_line(line, &who, &fate, self.import.json, out))?;
             if self.stopped {
@@ -456,6 +471,14 @@ impl Summary {
                 "while these hashes are there, every failed login costs about {all}: {}",
                 each.join(", ")
             )?;
+        }
+        if !self.roles.is_empty() {
+            let each: Vec<_> =
+                self.roles.iter().map(|(role, count)| format!("{} {count}", printable(role))).collect();
+            writeln!(out, "roles that the file gives: {}", each.join(", "))?;
+        }
+        if self.disabled > 0 {
+            writeln!(out, "disabled: {}; nobody can log in there until \"user enable\"", self.disabled)?;
         }
         if self.without_password > 0 {
             let count = self.without_password;

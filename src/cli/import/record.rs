@@ -95,6 +95,8 @@ pub(super) struct Reader {
     /// Whether a line was read.
     begun: bool,
     unused: BTreeSet<String>,
+    /// Columns of `--map` that no line has had.
+    unseen: BTreeSet<String>,
 }
 
 impl Reader {
@@ -110,7 +112,13 @@ impl Reader {
             return Err(CliError::Usage(format!("--map: {field} is given twice")));
         }
         let delimiter = delimiter.unwrap_or_default();
-        Ok(Self { form, map, delimiter, heading: None, begun: false, unused: BTreeSet::new() })
+        let unseen = map.iter().map(|mapping| mapping.column.clone()).collect();
+        Ok(Self { form, map, delimiter, heading: None, begun: false, unused: BTreeSet::new(), unseen })
+    }
+
+    /// A column of `--map` that was in no line.
+    pub(super) fn unseen(&self) -> Option<&str> {
+        self.unseen.first().map(String::as_str).filter(|_| self.begun)
     }
 
     /// What the file has and nobody asked for.
@@ -180,7 +188,7 @@ impl Reader {
         if let Some(lost) = self.map.iter().find(|mapping| !heading.contains(&mapping.column)) {
             return refused(format!("there is no column {:?}", lost.column));
         }
-        let has = |field: &str| heading.iter().any(|cell| cell == self.column(field).0);
+        let has = |field: &str| heading.iter().any(|cell| self.column(field).0 == Some(cell));
         if !has("username") && !has("email") {
             return refused("neither username nor email; name the columns with --map".to_owned());
         }
@@ -219,16 +227,24 @@ impl Reader {
         format!("it is one column only, {:?}: {hint}", printable(&shown))
     }
 
-    /// Where a field stands, and whether it says the opposite.
-    fn column<'a>(&'a self, field: &'a str) -> (&'a str, bool) {
-        let mapped = self.map.iter().find(|mapping| mapping.field == field);
-        mapped.map_or((field, false), |mapping| (&mapping.column, mapping.inverted))
+    /// Where a field stands, and whether it says the opposite. Nowhere, when what is called like it is another
+    /// field: a column `password` may hold hashes.
+    fn column<'a>(&'a self, field: &'a str) -> (Option<&'a str>, bool) {
+        if let Some(mapping) = self.map.iter().find(|mapping| mapping.field == field) {
+            return (Some(&mapping.column), mapping.inverted);
+        }
+        let is_another = self.map.iter().any(|mapping| mapping.column == field);
+        (Some(field).filter(|_| !is_another), false)
+    }
+
+    fn is_mapped(&self, field: &str) -> bool {
+        self.map.iter().any(|mapping| mapping.field == field)
     }
 
     fn no_switch(&self, field: &str, value: &Value) -> String {
-        let column = self.column(field).0;
+        let column = self.column(field).0.unwrap_or_default();
         let holds_a_password =
-            ["password", "password_hash"].iter().any(|field| self.column(field).0 == column);
+            ["password", "password_hash"].iter().any(|field| self.column(field).0 == Some(column));
         let value = if holds_a_password { "a password".to_owned() } else { plain(value) };
         if column == field {
             return format!("{field}: {value} is neither true nor false");
@@ -237,7 +253,8 @@ impl Reader {
     }
 
     fn record(&mut self, members: &Map<String, Value>) -> Result<UserRecord, String> {
-        let used: Vec<_> = FIELDS.iter().map(|field| self.column(field).0).collect();
+        self.unseen.retain(|column| !members.contains_key(column));
+        let used: Vec<_> = FIELDS.iter().filter_map(|field| self.column(field).0).collect();
         let says_something = |name: &&String| members.get(*name).is_some_and(|value| !value.is_null());
         let unused = members.keys().filter(|name| !used.contains(&name.as_str()));
         let unused: Vec<_> = unused.filter(says_something).cloned().collect();
@@ -246,14 +263,16 @@ impl Reader {
                 self.unused.insert(name);
             }
         }
-        let text = |field: &str| text(field, members.get(self.column(field).0));
+        let member = |field: &str| self.column(field).0.and_then(|column| members.get(column));
+        let text = |field: &str| text(field, member(field));
         let switch = |field: &str| {
             let (column, inverted) = self.column(field);
-            let read = switch(members.get(column)).map_err(|value| self.no_switch(field, value));
+            let read = switch(member(field)).map_err(|value| self.no_switch(field, value));
             match read? {
                 Some(is) => Ok(is != inverted),
-                None if inverted && !members.contains_key(column) => {
-                    Err(format!("{field}: there is no {:?}", printable(column)))
+                // Who has named a member knows of nobody without it.
+                None if self.is_mapped(field) && member(field).is_none() => {
+                    Err(format!("{field}: there is no {:?}", printable(column.unwrap_or_default())))
                 }
                 // Of who is not said to be active nobody knows that he is.
                 None => Ok(inverted && field == "disabled"),
@@ -262,8 +281,7 @@ impl Reader {
         let filled = |field: &str| text(field).map(|text| text.filter(|text| !text.is_empty()));
         let (password, hash) = (filled("password")?, filled("password_hash")?);
         // Where one could be and is not, there is none; where there is no such place, it was forgotten.
-        let has_place =
-            ["password", "password_hash"].into_iter().any(|field| members.contains_key(self.column(field).0));
+        let has_place = ["password", "password_hash"].into_iter().any(|field| member(field).is_some());
         let hash = hash.or_else(|| (has_place && password.is_none()).then(String::new));
         Ok(UserRecord {
             id: text("id")?,
@@ -271,12 +289,12 @@ impl Reader {
             email: text("email")?,
             email_verified: switch("email_verified")?,
             name: text("name")?,
-            roles: roles(members.get(self.column("roles").0))?,
+            roles: roles(member("roles"))?,
             password_hash: hash.map(Confidential::from),
             password: password.map(Confidential::from),
             disabled: switch("disabled")?,
             created_at: text("created_at")?,
-            generation: whole("generation", members.get(self.column("generation").0))?,
+            generation: whole("generation", member("generation"))?,
             origin: origin(text("origin")?)?,
         })
     }

@@ -137,7 +137,7 @@ fn nothing_that_a_field_holds_becomes_an_account() {
          line 10: text behind the quotation mark that ends a field (of lines 10 to 12, which a quotation mark keeps together)\n\
          line 13: a quotation mark that is not closed before the file ends; nothing that comes after it was read \
          (of lines 13 to 16, which a quotation mark keeps together)\n\
-         not used: bio\n2 created, 0 unchanged, 3 refused\n";
+         not used: bio\nroles that the file gives: user 2\n2 created, 0 unchanged, 3 refused\n";
     assert_eq!((ran.code, ran.out.as_str()), (1, expected), "{}", ran.err);
     let listed = site.json("user list");
     let names: Vec<_> =
@@ -150,7 +150,9 @@ fn who_is_not_said_to_be_active_is_disabled() {
     let site = Site::new(FILE);
     let table = format!("username,password_hash,is_active\nal,{HASH},\nbo,{HASH},1\ncy,{HASH},0\n");
     let ran = site.run_with("user import - --format csv --map disabled=!is_active", table.as_bytes());
-    assert_eq!(ran.out, "3 created, 0 unchanged, 0 refused\n", "{}", ran.err);
+    let told =
+        "disabled: 2; nobody can log in there until \"user enable\"\n3 created, 0 unchanged, 0 refused\n";
+    assert_eq!(ran.out, told, "{}", ran.err);
     let member =
         |name: &str, rest: &str| format!("{{\"username\":\"{name}\",\"password_hash\":\"{HASH}\"{rest}}}\n");
     let input = [
@@ -171,6 +173,69 @@ fn who_is_not_said_to_be_active_is_disabled() {
     {
         assert_eq!(site.json(&format!("user show {name}"))["disabled"], disabled, "{name}");
     }
+}
+
+#[test]
+fn a_column_that_another_field_stands_in_is_not_that_of_its_name() {
+    let site = Site::new(FILE);
+    let table = format!("username,password\nal,{HASH}\n");
+    let ran = site.run_with("user import - --format csv", table.as_bytes());
+    assert!(ran.out.contains("--map password_hash=password"), "{}", ran.out);
+    let ran = site.run_with("user import - --format csv --map password_hash=password", table.as_bytes());
+    assert_eq!((ran.code, ran.out.as_str()), (0, "1 created, 0 unchanged, 0 refused\n"), "{}", ran.err);
+    let line = format!("{{\"username\":\"bo\",\"password\":\"{HASH}\"}}\n");
+    let ran = site.run_with("user import - --format jsonl --map password_hash=password", line.as_bytes());
+    assert_eq!((ran.code, ran.out.as_str()), (0, "1 created, 0 unchanged, 0 refused\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_member_that_no_line_has_is_named_and_one_that_locks_people_out_is_missed_at_once() {
+    let site = Site::new(FILE);
+    let line =
+        |name: &str| format!("{{\"username\":\"{name}\",\"password_hash\":\"{HASH}\",\"locked\":true}}\n");
+    let run = |name: &str, map: &str| {
+        site.run_with(&format!("user import - --format jsonl --map {map}"), line(name).as_bytes())
+    };
+    let ran = run("al", "email=mail");
+    assert_eq!((ran.code, ran.out.lines().last()), (1, Some("1 created, 0 unchanged, 0 refused")));
+    assert!(ran.err.contains("--map: no line has \"mail\""), "{}", ran.err);
+    let ran = run("bo", "disabled=lockd");
+    assert!(
+        ran.code == 1 && ran.out.contains("line 1: bo: disabled: there is no \"lockd\"")
+            || ran.out.contains("line 1: disabled: there is no \"lockd\""),
+        "{}",
+        ran.out
+    );
+    assert_eq!(site.run("user show bo").code, 1, "nobody was let in by a misspelt word");
+    assert_eq!(run("cy", "disabled=locked").code, 0);
+    assert_eq!(site.json("user show cy")["disabled"], true);
+}
+
+#[test]
+fn the_roles_that_a_file_gives_are_told() {
+    let site = Site::new(FILE);
+    let table =
+        format!("username,password_hash,roles\nal,{HASH},user\nbo,{HASH},\ncy,{HASH},\"user,admin\"\n");
+    for (argument, count) in [(" --dry-run", "3 would be created"), ("", "3 created")] {
+        let ran = site.run_with(&format!("user import - --format csv{argument}"), table.as_bytes());
+        let told = format!("roles that the file gives: admin 1, user 2\n{count}, 0 unchanged, 0 refused\n");
+        assert_eq!((ran.code, ran.out), (0, told), "{}", ran.err);
+    }
+}
+
+#[test]
+fn an_export_without_hashes_makes_nobody_without_a_password() {
+    let (site, other) = (Site::new(FILE), Site::new(FILE));
+    let table = format!("username,password_hash\nal,{HASH}\n");
+    assert_eq!(site.run_with("user import - --format csv", table.as_bytes()).code, 0);
+    for (form, why) in
+        [("csv", "neither password_hash nor password"), ("jsonl", "neither password_hash nor password")]
+    {
+        let bare = site.good(&format!("user export --without-hashes --format {form}"));
+        let ran = other.run_with(&format!("user import - --format {form}"), bare.as_bytes());
+        assert!(ran.code == 1 && (ran.out.contains(why) || ran.err.contains(why)), "{}{}", ran.out, ran.err);
+    }
+    assert_eq!(other.good("user list --json").trim(), "[]");
 }
 
 #[test]
