@@ -8,6 +8,7 @@
 //! Each key has its one algorithm, and is of a kind that no other algorithm can use (RFC 8725 sections 2.1
 //! and 3.1): a public key is never a secret to sign with.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{
@@ -16,6 +17,7 @@ use aws_lc_rs::signature::{
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::access::{AccessToken, MAX_TOKEN_BYTES, TokenError, header_json, parts};
@@ -164,8 +166,8 @@ enum Key {
     Public(ParsedPublicKey),
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Secret(_) => "Secret(***)",
             Self::Public(_) => "Public(..)",
@@ -339,7 +341,32 @@ fn names_of(signed: &str) -> (TokenId, SessionId) {
 fn read_claims(signed: &str) -> Result<Map<String, Value>, TokenError> {
     let payload = signed.split_once('.').map_or("", |(_, payload)| payload);
     let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::Shape)?;
-    serde_json::from_slice(&json).map_err(|_| TokenError::Claims)
+    serde_json::from_slice::<Once>(&json).map(|Once(claims)| claims).map_err(|_| TokenError::Claims)
+}
+
+/// Claims of which each is there once: of two, the app may have meant the other one (RFC 7519 section 4).
+struct Once(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Once;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Once, A::Error> {
+                let mut claims = Map::new();
+                while let Some((name, value)) = from.next_entry()? {
+                    if claims.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a claim is there twice"));
+                    }
+                }
+                Ok(Once(claims))
+            }
+        }
+        from.deserialize_map(Members)
+    }
 }
 
 fn check_purpose(claims: &Map<String, Value>) -> Result<(), TokenError> {

@@ -58,6 +58,18 @@ fn named(settings: LegacyTokenSettings, claims: &str) -> Result<(String, bool), 
 }
 
 #[test]
+fn a_claim_that_is_there_twice_is_refused() {
+    for claims in [
+        r#"{"sub":"alice","sub":"bob"}"#,
+        r#"{"sub":"alice","type":"refresh","type":"access"}"#,
+        r#"{"sub":"alice","exp":1,"\u0065xp":99999999999}"#,
+        r#"{"sub":"alice","x":1,"x":1}"#,
+    ] {
+        assert_eq!(read(shared(), claims), Err(TokenError::Claims), "{claims}");
+    }
+}
+
+#[test]
 fn what_the_usual_libraries_write_is_read() {
     let by =
         |path: &str| LegacyTokenSettings { user: path.split('.').map(str::to_owned).collect(), ..shared() };
