@@ -44,7 +44,7 @@ pub(super) enum User {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Whom {
-    /// A username, an e-mail address or an id
+    /// A username, an e-mail address or an id; id:ID or name:NAME where it could be both
     user: String,
     #[command(flatten)]
     format: Format,
@@ -71,7 +71,7 @@ pub(super) struct Add {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
-    /// A username, an e-mail address or an id
+    /// A username, an e-mail address or an id; id:ID or name:NAME where it could be both
     user: String,
     /// All roles that the account shall have (repeatable)
     #[arg(long = "role", value_name = "ROLE")]
@@ -94,7 +94,7 @@ pub(super) struct Set {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Passwd {
-    /// A username, an e-mail address or an id
+    /// A username, an e-mail address or an id; id:ID or name:NAME where it could be both
     user: String,
     #[command(flatten)]
     password: PasswordSource,
@@ -104,7 +104,7 @@ pub(super) struct Passwd {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Logout {
-    /// A username, an e-mail address or an id
+    /// A username, an e-mail address or an id; id:ID or name:NAME where it could be both
     user: String,
     /// Only this one
     #[arg(long, value_name = "ID")]
