@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
@@ -112,10 +112,11 @@ impl Admission<'_> {
 }
 
 /// The method that a browser asks leave for. Only what is a preflight is one: OPTIONS with one `Origin`, one
-/// `Access-Control-Request-Method` that can be asked for, and no body.
+/// `Access-Control-Request-Method` that can be asked for, and no body. Nor is one whose `Connection` names what makes
+/// it one: the app would get a plain OPTIONS.
 #[must_use]
 pub fn preflight(method: &Method, headers: &HeaderMap, body: &ClientBody) -> Option<Method> {
-    if *method != Method::OPTIONS || !body.is_end_stream() {
+    if *method != Method::OPTIONS || !body.is_end_stream() || ends_here(headers) {
         return None;
     }
     only(headers, &ORIGIN).filter(|origin| !origin.is_empty())?;
@@ -123,6 +124,14 @@ pub fn preflight(method: &Method, headers: &HeaderMap, body: &ClientBody) -> Opt
     let wanted = Method::from_bytes(wanted.as_bytes()).ok()?;
     // Forbidden to scripts, and never served.
     (wanted != Method::TRACE && wanted != Method::CONNECT).then_some(wanted)
+}
+
+/// Whether a preflight would lose its own headers on the way (RFC 9110 section 7.6.1).
+fn ends_here(headers: &HeaderMap) -> bool {
+    let names =
+        headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut names = names.map(|name| name.trim_ascii().to_ascii_lowercase());
+    names.any(|name| name == b"origin" || name.starts_with(b"access-control-request-"))
 }
 
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {

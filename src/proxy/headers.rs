@@ -38,13 +38,25 @@ pub(super) struct HeaderRules {
     /// Other spellings of `x-access-token` where that is accepted: the gateway does not read them, an
     /// app may, and would then see a token that nobody has judged.
     token_aliases: FoldedNames,
-    /// Every place of a credential, ours or the app's.
-    credentials: FoldedNames,
 }
 
-/// What browsers leave out of a preflight (Fetch standard, section 4.9: no credentials). Nobody was asked
-/// for any, so an app must not act on what somebody else puts there.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-access-token"];
+/// What browsers put into a preflight (Fetch standard, section 4.9), beside `access-control-request-*`,
+/// `accept*` and `sec-fetch-*`. They bring no credentials, and nobody was asked for any, so an app must not act on
+/// what somebody else puts there.
+const OF_A_PREFLIGHT: [&str; 12] = [
+    "host",
+    "origin",
+    "user-agent",
+    "referer",
+    "content-length",
+    "cache-control",
+    "pragma",
+    "dnt",
+    "sec-gpc",
+    "priority",
+    "traceparent",
+    "tracestate",
+];
 
 /// What the connection knows of itself, made once for each connection.
 #[derive(Clone, Debug)]
@@ -128,12 +140,24 @@ impl OwnHeaders {
     }
 }
 
+/// Leaves of a preflight's headers what browsers put there, and so nothing that could say who asks.
+pub(super) fn strip_to_preflight(headers: &mut HeaderMap) {
+    let is_usual = |name: &HeaderName| {
+        let name = name.as_str();
+        OF_A_PREFLIGHT.contains(&name)
+            || ["access-control-request-", "accept", "sec-fetch-"].iter().any(|start| name.starts_with(start))
+    };
+    let mut doomed = Doomed::default();
+    headers.keys().filter(|name| !is_usual(name)).for_each(|name| doomed.push(name.clone()));
+    doomed.remove_from(headers);
+}
+
 impl HeaderRules {
     pub(super) fn new(identity: IdentityRules, trusted: TrustedProxies, accept: &[CredentialForm]) -> Self {
         let own_header = accept.contains(&CredentialForm::XAccessToken);
         let token_aliases = FoldedNames::new(own_header.then_some(X_ACCESS_TOKEN.as_str()));
-        let (forwarding, credentials) = (FoldedNames::new(FORWARDING_NAMES), FoldedNames::new(CREDENTIALS));
-        Self { identity, forwarding, trusted, token_aliases, credentials }
+        let forwarding = FoldedNames::new(FORWARDING_NAMES);
+        Self { identity, forwarding, trusted, token_aliases }
     }
 
     /// Removes from a request what its client may not say and what ends here.
@@ -149,16 +173,6 @@ impl HeaderRules {
             }
         }
         self.finish(headers, doomed, seen);
-    }
-
-    /// Removes whatever could say who asks, in every spelling, whether or not it is accepted here.
-    pub(super) fn strip_every_credential(&self, headers: &mut HeaderMap) {
-        let mut doomed = Doomed::default();
-        headers
-            .keys()
-            .filter(|name| self.credentials.contains(name))
-            .for_each(|name| doomed.push(name.clone()));
-        doomed.remove_from(headers);
     }
 
     /// Removes from a response what ends here, and identity headers that the app made up.

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 
 use super::body::{Progress, RequestBody};
-use super::headers::{HeaderRules, OwnHeaders, Peer, X_ACCESS_TOKEN};
+use super::headers::{HeaderRules, OwnHeaders, Peer, X_ACCESS_TOKEN, strip_to_preflight};
 use super::pool::Wanted;
 use super::{ProxyError, UpstreamRoute};
 use crate::authz::Permit;
@@ -73,7 +73,7 @@ pub(super) fn head(permit: &Permit<'_, UpstreamRoute>, rules: &HeaderRules, inwa
     let forwarding = rules.forwarding(inward.peer, &parts.headers);
     rules.strip_request(&mut parts.headers);
     if inward.is_preflight {
-        rules.strip_every_credential(&mut parts.headers);
+        strip_to_preflight(&mut parts.headers);
     } else if !route.forward_authorization {
         strip_credentials(&mut parts.headers, inward.is_ours);
     }

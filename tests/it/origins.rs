@@ -265,6 +265,10 @@ fn a_preflight_that_goes_to_the_app_brings_no_credential_of_any_kind() {
             .header("x_access_token", &alice.access)
             .header("Proxy-Authorization", "Basic dTpw")
             .header("X-Auth-User", "root-ann")
+            .header("X-Api-Key", "key")
+            .header("X-CSRF-Token", "token")
+            .header("Sec-WebSocket-Protocol", "bearer, token")
+            .header("User-Agent", "a browser")
     };
     for path in ["/passed/x?a=1", "/open/x"] {
         let asked = credentials(preflight(path, "DELETE")).header("Access-Control-Request-Headers", "cookie");
@@ -275,11 +279,27 @@ fn a_preflight_that_goes_to_the_app_brings_no_credential_of_any_kind() {
             let name = name.to_ascii_lowercase().replace('_', "-");
             let secret = ["authorization", "cookie", "x-access-token", "x-auth-user", "proxy-authorization"];
             assert!(!secret.contains(&name.as_str()), "{path}: {name}: {value}");
+            assert!(
+                !["x-api-key", "x-csrf-token", "sec-websocket-protocol"].contains(&name.as_str()),
+                "{name}"
+            );
         }
+        assert_eq!((seen.header("user-agent"), seen.header("origin")), (Some("a browser"), Some(PAGE)));
     }
     // What is no preflight keeps what is the app's.
     let (_, seen) = world.passes(get("/public/x").header("Origin", PAGE).header("Cookie", "session=1"));
     assert_eq!(seen.header("cookie"), Some("session=1"));
+}
+
+#[test]
+fn a_preflight_that_would_lose_its_headers_is_none() {
+    let world = World::with(cors);
+    for connection in ["close, Origin", "Access-Control-Request-Method", "x , access-control-request-headers"]
+    {
+        world.refuses(preflight("/passed/x", "GET").header("Connection", connection), 401, "missing_token");
+    }
+    let (_, seen) = world.passes(preflight("/passed/x", "GET").header("Connection", "x-other"));
+    assert_eq!(seen.header("access-control-request-method"), Some("GET"));
 }
 
 #[test]
