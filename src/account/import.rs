@@ -185,9 +185,8 @@ impl Accounts {
     async fn rehearse(&self, plans: Vec<Plan>) -> Result<Vec<Imported>, AccountError> {
         let now = self.now();
         let rehearsed = |plan: Plan| {
-            let (id, numbered) = (plan.id.clone(), plan.id.is_none());
-            let account = plan.into_account(no_password(), now);
-            let change = if numbered { self.insertion(account) } else { Change::InsertAccount(account) };
+            let id = plan.id.clone();
+            let change = self.insertion_of(plan, no_password(), now);
             (id, change.clone(), self.store.rehearse(vec![change]))
         };
         let replies: Vec<_> = plans.into_iter().map(rehearsed).collect();
@@ -221,14 +220,18 @@ impl Accounts {
         }
     }
 
+    fn insertion_of(&self, plan: Plan, hash: PasswordHash, now: Timestamp) -> Change {
+        let numbered = plan.id.is_none();
+        let account = plan.into_account(hash, now);
+        if numbered { self.insertion(account) } else { Change::InsertAccount(account) }
+    }
+
     async fn insert_all(&self, plans: Vec<Plan>, stop: bool) -> Result<Vec<Imported>, AccountError> {
         let now = self.now();
         let mut changes = Vec::with_capacity(plans.len());
         for (plan, hash) in self.hash_all(plans).await? {
             self.hasher.learn(&hash);
-            let numbered = plan.id.is_none();
-            let account = plan.into_account(hash, now);
-            changes.push(if numbered { self.insertion(account) } else { Change::InsertAccount(account) });
+            changes.push(self.insertion_of(plan, hash, now));
         }
         if changes.is_empty() {
             return Ok(Vec::new());

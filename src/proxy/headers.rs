@@ -40,12 +40,15 @@ pub(super) struct HeaderRules {
     token_aliases: FoldedNames,
 }
 
-/// What browsers put into a preflight (Fetch standard, section 4.9), beside `access-control-request-*`,
-/// `accept*` and `sec-fetch-*`. They bring no credentials, and nobody was asked for any, so an app must not act on
+/// What browsers put into a preflight (Fetch standard, section 4.9), beside `access-control-request-*` and
+/// `sec-fetch-*`. They bring no credentials, and nobody was asked for any, so an app must not act on
 /// what somebody else puts there.
-const OF_A_PREFLIGHT: [&str; 12] = [
+const OF_A_PREFLIGHT: [&str; 15] = [
     "host",
     "origin",
+    "accept",
+    "accept-encoding",
+    "accept-language",
     "user-agent",
     "referer",
     "content-length",
@@ -145,7 +148,7 @@ pub(super) fn strip_to_preflight(headers: &mut HeaderMap) {
     let is_usual = |name: &HeaderName| {
         let name = name.as_str();
         OF_A_PREFLIGHT.contains(&name)
-            || ["access-control-request-", "accept", "sec-fetch-"].iter().any(|start| name.starts_with(start))
+            || ["access-control-request-", "sec-fetch-"].iter().any(|start| name.starts_with(start))
     };
     let mut doomed = Doomed::default();
     headers.keys().filter(|name| !is_usual(name)).for_each(|name| doomed.push(name.clone()));
@@ -156,8 +159,7 @@ impl HeaderRules {
     pub(super) fn new(identity: IdentityRules, trusted: TrustedProxies, accept: &[CredentialForm]) -> Self {
         let own_header = accept.contains(&CredentialForm::XAccessToken);
         let token_aliases = FoldedNames::new(own_header.then_some(X_ACCESS_TOKEN.as_str()));
-        let forwarding = FoldedNames::new(FORWARDING_NAMES);
-        Self { identity, forwarding, trusted, token_aliases }
+        Self { identity, forwarding: FoldedNames::new(FORWARDING_NAMES), trusted, token_aliases }
     }
 
     /// Removes from a request what its client may not say and what ends here.

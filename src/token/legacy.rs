@@ -17,7 +17,7 @@ use aws_lc_rs::signature::{
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::access::{AccessToken, MAX_TOKEN_BYTES, TokenError, header_json, parts};
@@ -341,31 +341,71 @@ fn names_of(signed: &str) -> (TokenId, SessionId) {
 fn read_claims(signed: &str) -> Result<Map<String, Value>, TokenError> {
     let payload = signed.split_once('.').map_or("", |(_, payload)| payload);
     let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::Shape)?;
-    serde_json::from_slice::<Once>(&json).map(|Once(claims)| claims).map_err(|_| TokenError::Claims)
+    match serde_json::from_slice(&json) {
+        Ok(Once(Value::Object(claims))) => Ok(claims),
+        _ => Err(TokenError::Claims),
+    }
 }
 
-/// Claims of which each is there once: of two, the app may have meant the other one (RFC 7519 section 4).
-struct Once(Map<String, Value>);
+/// JSON in which each member is there once, also in what stands inside: of two, the app may have meant the other
+/// one (RFC 7519 section 4).
+struct Once(Value);
 
 impl<'de> Deserialize<'de> for Once {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Once;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Once, A::Error> {
-                let mut claims = Map::new();
-                while let Some((name, value)) = from.next_entry()? {
-                    if claims.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a claim is there twice"));
-                    }
-                }
-                Ok(Once(claims))
+        from.deserialize_any(OnceVisitor)
+    }
+}
+
+struct OnceVisitor;
+
+impl<'de> Visitor<'de> for OnceVisitor {
+    type Value = Once;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Once, E> {
+        Ok(Once(Value::Null))
+    }
+
+    fn visit_bool<E>(self, is: bool) -> Result<Once, E> {
+        Ok(Once(is.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Once, E> {
+        Ok(Once(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Once, E> {
+        Ok(Once(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Once, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Once(item)) = from.next_element()? {
+            items.push(item);
+        }
+        Ok(Once(items.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Once, A::Error> {
+        let mut members = Map::new();
+        while let Some((name, Once(value))) = from.next_entry()? {
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member is there twice"));
             }
         }
-        from.deserialize_map(Members)
+        Ok(Once(members.into()))
     }
 }
 

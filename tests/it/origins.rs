@@ -267,6 +267,8 @@ fn a_preflight_that_goes_to_the_app_brings_no_credential_of_any_kind() {
             .header("X-Auth-User", "root-ann")
             .header("X-Api-Key", "key")
             .header("X-CSRF-Token", "token")
+            .header("Accept-Api-Key", "key")
+            .header("Accept-Language", "en")
             .header("Sec-WebSocket-Protocol", "bearer, token")
             .header("User-Agent", "a browser")
     };
@@ -280,11 +282,13 @@ fn a_preflight_that_goes_to_the_app_brings_no_credential_of_any_kind() {
             let secret = ["authorization", "cookie", "x-access-token", "x-auth-user", "proxy-authorization"];
             assert!(!secret.contains(&name.as_str()), "{path}: {name}: {value}");
             assert!(
-                !["x-api-key", "x-csrf-token", "sec-websocket-protocol"].contains(&name.as_str()),
+                !["x-api-key", "x-csrf-token", "accept-api-key", "sec-websocket-protocol"]
+                    .contains(&name.as_str()),
                 "{name}"
             );
         }
         assert_eq!((seen.header("user-agent"), seen.header("origin")), (Some("a browser"), Some(PAGE)));
+        assert_eq!(seen.header("accept-language"), Some("en"));
     }
     // What is no preflight keeps what is the app's.
     let (_, seen) = world.passes(get("/public/x").header("Origin", PAGE).header("Cookie", "session=1"));

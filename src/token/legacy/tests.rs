@@ -64,9 +64,15 @@ fn a_claim_that_is_there_twice_is_refused() {
         r#"{"sub":"alice","type":"refresh","type":"access"}"#,
         r#"{"sub":"alice","exp":1,"\u0065xp":99999999999}"#,
         r#"{"sub":"alice","x":1,"x":1}"#,
+        r#"{"sub":"alice","x":[{"y":1,"y":1}]}"#,
     ] {
         assert_eq!(read(shared(), claims), Err(TokenError::Claims), "{claims}");
     }
+    let inside = || LegacyTokenSettings { user: vec!["sub".to_owned(), "username".to_owned()], ..shared() };
+    let twice = r#"{"sub":{"username":"alice","username":"bob"}}"#;
+    assert_eq!(named(inside(), twice), Err(TokenError::Claims));
+    let once = r#"{"sub":{"username":"alice"},"x":[null,true,-1,1.5,{"sub":{}}]}"#;
+    assert_eq!(named(inside(), once), Ok(("alice".to_owned(), false)));
 }
 
 #[test]
